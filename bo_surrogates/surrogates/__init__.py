@@ -1,0 +1,22 @@
+"""The registry of surrogates: importing this package registers the built-in ones."""
+
+from bo_surrogates.surrogates import gp as _gp
+from bo_surrogates.surrogates.base import (
+    SURROGATES,
+    Capabilities,
+    FitDiagnostics,
+    Surrogate,
+    SurrogateEntry,
+    TrainingData,
+    load_surrogate,
+)
+
+__all__ = [
+    "SURROGATES",
+    "Capabilities",
+    "FitDiagnostics",
+    "Surrogate",
+    "SurrogateEntry",
+    "TrainingData",
+    "load_surrogate",
+]

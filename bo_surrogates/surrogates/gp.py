@@ -1,0 +1,193 @@
+"""Gaussian process with a stationary kernel: BoTorch's `SingleTaskGP`.
+
+Model: y = f(x) + e, f ~ GP(constant, k), e ~ N(0, s2) with s2 inferred, or given per point.
+`kernel="rbf"` is BoTorch's default: RBF with one lengthscale an input under a LogNormal prior
+scaled with the dimension (Hvarfner et al. 2024, arXiv 2402.02229, section 4) and a LogNormal prior
+on the noise. `kernel="matern"` is the older default, Matern-5/2 with Gamma(3, 6) lengthscale,
+Gamma(2, 0.15) output-scale and Gamma(1.1, 0.05) noise priors (Balandat et al. 2020,
+arXiv 1910.06403), the GP of most published comparisons.
+
+Inference: hyper-parameters maximize the marginal likelihood plus log priors (L-BFGS-B); the
+posterior over functions is then exact. Several outputs are independent.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from botorch.exceptions.errors import ModelFittingError
+from botorch.exceptions.warnings import InputDataWarning
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.models.utils.gpytorch_modules import (
+    get_gaussian_likelihood_with_gamma_prior,
+    get_matern_kernel_with_gamma_prior,
+)
+from botorch.sampling.pathwise import draw_matheron_paths
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import Likelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from linear_operator.utils.errors import NotPSDError
+from torch import Tensor
+
+from bo_surrogates.config import Config, choice
+from bo_surrogates.errors import FitError
+from bo_surrogates.seeding import fixed_seed
+from bo_surrogates.surrogates.base import (
+    SURROGATES,
+    Capabilities,
+    FitDiagnostics,
+    FunctionSamples,
+    Surrogate,
+    SurrogateEntry,
+    seed_or_random,
+)
+
+
+@dataclass(frozen=True)
+class GPConfig(Config):
+    """Configuration of `gp`.
+
+    Attributes:
+        kernel: "rbf" (BoTorch's default) or "matern" (Matern-5/2 with Gamma priors).
+    """
+
+    kernel: str = choice("rbf", ("rbf", "matern"))
+
+
+class ExactGPSurrogate(Surrogate, SingleTaskGP):
+    """A `SingleTaskGP` as a surrogate: what all exact Gaussian processes here share."""
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        *,
+        config: Config | None = None,
+        seed: int | None = None,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = None,
+    ) -> None:
+        config = config or self.config_class()
+        with torch.no_grad():
+            d = self.transform_inputs(train_X[:1], input_transform=input_transform).shape[-1]
+        batch_shape = torch.Size([train_Y.shape[-1]] if train_Y.shape[-1] > 1 else [])
+        with warnings.catch_warnings():
+            # The user's choice of float32 is respected; BoTorch would warn of it at every fit.
+            warnings.simplefilter("ignore", InputDataWarning)
+            SingleTaskGP.__init__(
+                self,
+                train_X,
+                train_Y,
+                train_Yvar,
+                covar_module=self.make_kernel(config, d, batch_shape),
+                likelihood=(
+                    self.make_likelihood(config, batch_shape) if train_Yvar is None else None
+                ),
+                input_transform=input_transform,
+                outcome_transform=outcome_transform,
+            )
+        self.config = config
+        self.seed = seed_or_random(seed)
+
+    @classmethod
+    def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
+        """The prior covariance over d scaled inputs; None for BoTorch's default."""
+        raise NotImplementedError
+
+    @classmethod
+    def make_likelihood(cls, config: Config, batch_shape: torch.Size) -> Likelihood | None:
+        """The noise model where the variance is inferred; None for BoTorch's default."""
+        return None
+
+    def fit(self, warm_start: Surrogate | None = None) -> Self:
+        """Maximize the marginal likelihood; see `Surrogate.fit`."""
+        if isinstance(warm_start, ExactGPSurrogate):
+            own = dict(self.named_parameters())
+            with torch.no_grad():
+                for name, value in warm_start.named_parameters():
+                    if name in own and own[name].shape == value.shape:
+                        own[name].copy_(value)
+        mll = ExactMarginalLogLikelihood(self.likelihood, self)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
+                fit_gpytorch_mll(mll)
+        except (ModelFittingError, NotPSDError) as error:
+            raise FitError(
+                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
+                f"{self.train_targets.shape[-1]} points: {error}"
+            ) from error
+        self.diagnostics = self._diagnose(mll)
+        return self
+
+    def _diagnose(self, mll: ExactMarginalLogLikelihood) -> FitDiagnostics:
+        self.train()
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = mll(self(*self.train_inputs), self.train_targets).sum().item()
+        self.eval()
+        noise = self.likelihood.noise.mean().item()
+        finite = bool(torch.isfinite(torch.tensor(value)))
+        return FitDiagnostics(
+            converged=finite,
+            message="" if finite else "the marginal likelihood is not finite",
+            values={"log_marginal_likelihood_per_point": value, "noise_variance": noise},
+        )
+
+    def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
+        """Matheron's rule on random Fourier features; see `Surrogate.sample_functions`.
+
+        Source: Wilson et al. 2020, arXiv 2002.09309, equation 13.
+        """
+        self.eval()
+        with fixed_seed(seed_or_random(seed)):
+            paths = draw_matheron_paths(self, sample_shape=torch.Size([k]))
+        several = self.num_outputs > 1
+
+        def functions(X: Tensor) -> Tensor:
+            # k (x m) batches of paths stand in front of the inputs' batch dimensions.
+            batch = X.shape[:-2]
+            flat = X.reshape(-1, X.shape[-1])
+            values = paths(flat)  # k x N, or k x N x m after un-standardization
+            values = values if several else values.reshape(k, -1, 1)
+            return values.reshape(k, *batch, X.shape[-2], self.num_outputs)
+
+        return functions
+
+
+class GP(ExactGPSurrogate):
+    """See the module's docstring."""
+
+    config_class: ClassVar[type[Config]] = GPConfig
+
+    @classmethod
+    def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
+        """See `ExactGPSurrogate.make_kernel`."""
+        if config.kernel == "matern":  # type: ignore[attr-defined]
+            return get_matern_kernel_with_gamma_prior(ard_num_dims=d, batch_shape=batch_shape)
+        return None
+
+    @classmethod
+    def make_likelihood(cls, config: Config, batch_shape: torch.Size) -> Likelihood | None:
+        """See `ExactGPSurrogate.make_likelihood`."""
+        if config.kernel == "matern":  # type: ignore[attr-defined]
+            return get_gaussian_likelihood_with_gamma_prior(batch_shape=batch_shape)
+        return None
+
+
+SURROGATES.register(
+    SurrogateEntry(
+        name="gp",
+        model_class=GP,
+        summary="Gaussian process, RBF or Matern-5/2 kernel, hyper-parameters by marginal likelihood",
+        paper="Balandat et al. 2020, arXiv 1910.06403; Hvarfner et al. 2024, arXiv 2402.02229",
+        capabilities=Capabilities(posterior="gaussian", exact_conditioning=True),
+    )
+)
