@@ -152,11 +152,10 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         several = self.num_outputs > 1
 
         def functions(X: Tensor) -> Tensor:
-            # k (x m) batches of paths stand in front of the inputs' batch dimensions.
             batch = X.shape[:-2]
             flat = X.reshape(-1, X.shape[-1])
-            values = paths(flat)  # k x N, or k x N x m after un-standardization
-            values = values if several else values.reshape(k, -1, 1)
+            values = paths(flat)  # k x N, or k x m x N with several outputs
+            values = values.mT if several else values.unsqueeze(-1)
             return values.reshape(k, *batch, X.shape[-2], self.num_outputs)
 
         return functions
