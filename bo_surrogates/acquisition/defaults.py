@@ -1,0 +1,184 @@
+"""Which acquisition function, from which posterior, with which optimizer budget: the choices that
+campaigns (through Ax) and `loop.py` share, so that the two propose alike.
+
+Everything is deterministic: base samples are drawn once from a seed (sample average
+approximation), so that L-BFGS-B sees one smooth function. Outcomes are expected on a standardized
+scale (as Ax passes them, and as `loop.py` arranges through the objective's weights): the
+smoothing temperatures of the log acquisition functions (Ament et al. 2023, arXiv 2310.20708) are
+absolute numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition.logei import (
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+    qLogProbabilityOfFeasibility,
+)
+from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
+from botorch.acquisition.objective import LinearMCObjective
+from botorch.acquisition.utils import get_infeasible_cost
+from botorch.models.model import Model
+from botorch.posteriors.posterior_list import PosteriorList
+from botorch.sampling.base import MCSampler
+from botorch.sampling.get_sampler import get_sampler
+from botorch.sampling.list_sampler import ListSampler
+from botorch.sampling.normal import IIDNormalSampler, SobolQMCNormalSampler
+from botorch.utils.multi_objective.hypervolume import infer_reference_point
+from botorch.utils.multi_objective.pareto import is_non_dominated
+from torch import Tensor
+
+from bo_surrogates.config import Config, choice, integer
+from bo_surrogates.errors import InputError
+from bo_surrogates.seeding import derive_seed
+
+Constraint = Callable[[Tensor], Tensor]  # of outcome samples; satisfied where <= 0
+
+
+@dataclass(frozen=True)
+class AcquisitionConfig(Config):
+    """Acquisition function and the budget of its optimizer.
+
+    Attributes:
+        name: "auto": noisy expected improvement for one objective, noisy expected hypervolume
+            improvement for several; or one of them by name; "qlogei" takes the observations as
+            noise-free.
+        mc_samples: Fixed base samples.
+        num_restarts: Starting points of the gradient-based optimizer.
+        raw_samples: Points from which the starting points are chosen.
+        maxiter: Iterations of each L-BFGS-B run.
+    """
+
+    name: str = choice("auto", ("auto", "qlognei", "qlogei", "qlognehvi"))
+    mc_samples: int = integer(128, 8, 4096, log=True)
+    num_restarts: int = integer(4, 1, 128, log=True)
+    raw_samples: int = integer(128, 1, 8192, log=True)
+    maxiter: int = integer(200, 1, 5000, log=True)
+
+    def resolve(self, num_objectives: int) -> str:
+        """The acquisition function's name for a number of objectives.
+
+        Raises:
+            InputError: The named one does not fit that number.
+        """
+        single = num_objectives == 1
+        if self.name == "auto":
+            return "qlognei" if single else "qlognehvi"
+        if single == (self.name == "qlognehvi"):
+            fits = "'qlognei' or 'qlogei'" if single else "'qlognehvi'"
+            raise InputError(
+                f"acquisition {self.name!r} does not fit {num_objectives} objective(s); use {fits} "
+                "or 'auto'"
+            )
+        return self.name
+
+
+def make_sampler(model: Model, X: Tensor, mc_samples: int, seed: int) -> MCSampler:
+    """Fixed base samples for the model's kind of posterior.
+
+    Independent models get independent base samples: BoTorch's own dispatch would seed all alike,
+    which pairs member i of one ensemble with member i of the next.
+
+    Args:
+        model: A fitted model.
+        X: `... x d` any inputs, to see the kind of posterior.
+        mc_samples: Number of samples.
+        seed: Seed.
+    """
+    shape = torch.Size([mc_samples])
+    with torch.no_grad():
+        posterior = model.posterior(X[:1])
+    if not isinstance(posterior, PosteriorList):
+        return get_sampler(posterior, sample_shape=shape, seed=seed)
+    samplers = []
+    for i, part in enumerate(posterior.posteriors):
+        part_seed = derive_seed(seed, "output", i)
+        sampler = get_sampler(part, sample_shape=shape, seed=part_seed)
+        if isinstance(sampler, SobolQMCNormalSampler):
+            # Two scrambled Sobol sequences of the same dimensions are correlated (botorch #2658).
+            sampler = IIDNormalSampler(sample_shape=shape, seed=part_seed)
+        samplers.append(sampler)
+    return ListSampler(*samplers)
+
+
+def make_acquisition(
+    model: Model,
+    *,
+    config: AcquisitionConfig,
+    weights: Tensor,
+    X_baseline: Tensor,
+    seed: int,
+    constraints: list[Constraint] | None = None,
+    reference: Tensor | None = None,
+    X_pending: Tensor | None = None,
+) -> AcquisitionFunction:
+    """The acquisition function for a fitted model.
+
+    Args:
+        model: m outcomes.
+        config: Which one, and how many samples.
+        weights: `k x m` weights: objective i, to be maximized, is `outcomes @ weights[i]`.
+        X_baseline: `n x d` observed inputs.
+        seed: Of the base samples.
+        constraints: Callables of outcome samples `... x m`, satisfied where <= 0.
+        reference: `k` reference point of the weighted objectives; inferred (and so are its NaN
+            entries) from the model's mean at the observed inputs.
+        X_pending: `p x d` inputs whose outcomes are awaited.
+    """
+    name = config.resolve(weights.shape[0])
+    sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
+    with torch.no_grad():
+        mean = model.posterior(X_baseline).mean
+    if constraints:
+        feasible = torch.stack([c(mean) <= 0 for c in constraints]).all(dim=0)
+        if not feasible.any():
+            return qLogProbabilityOfFeasibility(
+                model, constraints=constraints, sampler=sampler, X_pending=X_pending
+            )
+    if name == "qlognehvi":
+        if reference is None or reference.isnan().any():
+            observed = mean @ weights.T
+            if constraints:
+                observed = observed[feasible]
+            inferred = infer_reference_point(observed[is_non_dominated(observed)])
+            reference = inferred if reference is None else reference.where(
+                ~reference.isnan(), inferred
+            )
+        return qLogNoisyExpectedHypervolumeImprovement(
+            model,
+            ref_point=reference,
+            X_baseline=X_baseline,
+            sampler=sampler,
+            objective=GenericMCMultiOutputObjective(lambda Y, X=None: Y @ weights.T.to(Y)),
+            constraints=constraints,
+            X_pending=X_pending,
+            prune_baseline=True,
+        )
+    objective = LinearMCObjective(weights=weights[0])
+    if name == "qlogei":
+        values = objective(mean)
+        if constraints:
+            values = values[feasible]
+        return qLogExpectedImprovement(
+            model,
+            best_f=values.max(),
+            sampler=sampler,
+            objective=objective,
+            constraints=constraints,
+            X_pending=X_pending,
+        )
+    return qLogNoisyExpectedImprovement(
+        model,
+        X_baseline=X_baseline,
+        sampler=sampler,
+        objective=objective,
+        constraints=constraints,
+        X_pending=X_pending,
+        prune_baseline=True,
+    )

@@ -1,0 +1,79 @@
+"""A trial: one point of the search space, what was measured there, and how it went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from bo_surrogates.errors import InputError
+from bo_surrogates.space import Values
+
+Status = Literal["running", "completed", "abandoned"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured metric.
+
+    Attributes:
+        mean: Its value, finite.
+        sem: Standard error of the value, >= 0; None if unknown, 0 if exact.
+    """
+
+    mean: float
+    sem: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("value", self.mean), ("standard error", self.sem)):
+            if value is None and name == "standard error":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"a measurement's {name} must be a number, got {value!r}")
+            if not math.isfinite(value):
+                raise InputError(f"a measurement's {name} must be finite, got {value!r}")
+        if self.sem is not None and self.sem < 0:
+            raise InputError(f"a measurement's standard error must be >= 0, got {self.sem!r}")
+        object.__setattr__(self, "mean", float(self.mean))
+        if self.sem is not None:
+            object.__setattr__(self, "sem", float(self.sem))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.6g}" + (f" ± {self.sem:.2g}" if self.sem else "")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of a campaign.
+
+    Attributes:
+        index: 0, 1, 2, ... in the order of asking.
+        parameters: Values by name.
+        status: "running" until told; then "completed", or "abandoned" with a reason.
+        origin: "sobol", the surrogate's name, or "manual".
+        measurements: By metric; empty unless completed.
+        reason: Why the trial was abandoned.
+        seconds: Time spent in "fit", "acquisition" (per batch asked, on its first trial) and
+            "evaluation".
+        diagnostics: Figures of the surrogate's fit behind the trial, and "predicted:<metric>" /
+            "predicted_sd:<metric>", what it expected.
+        created: When it was asked, UTC.
+        finished: When it was told, UTC.
+    """
+
+    index: int
+    parameters: Values
+    status: Status
+    origin: str
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    created: datetime | None = None
+    finished: datetime | None = None
+
+    def value(self, metric: str) -> float:
+        """The measured mean of a metric."""
+        return self.measurements[metric].mean
