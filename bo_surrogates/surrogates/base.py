@@ -185,11 +185,13 @@ class TrainingData:
         BoTorch's absolute threshold (1e-8) would leave an outcome in, say, mol/m3 at 1e-9
         unscaled. An outcome with rounding noise only is treated as constant: scaled by 1.
         """
-        scale = self.Y.abs().amax(dim=0).min().item()
-        return Standardize(
-            m=self.Y.shape[-1],
-            min_stdv=max(scale * 16 * torch.finfo(self.Y.dtype).eps, 1e-150),
-        )
+        return Standardize(m=self.Y.shape[-1], min_stdv=smallest_meaningful_stdv(self.Y))
+
+
+def smallest_meaningful_stdv(Y: Tensor) -> float:
+    """Standard deviation below which outcomes `n x m` differ by rounding errors only."""
+    scale = Y.abs().amax(dim=0).min().item()
+    return max(scale * 16 * torch.finfo(Y.dtype).eps, 1e-30)
 
 
 def _one_hot(X: Tensor, num_classes: int) -> Tensor:
