@@ -1,6 +1,7 @@
 """The registry of surrogates: importing this package registers the built-in ones."""
 
 from bo_surrogates.surrogates import gp as _gp
+from bo_surrogates.surrogates import infinite_width as _infinite_width
 from bo_surrogates.surrogates.base import (
     SURROGATES,
     Capabilities,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from botorch.exceptions.errors import ModelFittingError
@@ -28,11 +28,12 @@ from botorch.models.utils.gpytorch_modules import (
     get_gaussian_likelihood_with_gamma_prior,
     get_matern_kernel_with_gamma_prior,
 )
-from botorch.sampling.pathwise import draw_matheron_paths
+from botorch.sampling.pathwise import draw_kernel_feature_paths, draw_matheron_paths
+from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from linear_operator.utils.errors import NotPSDError
+from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice
@@ -106,6 +107,14 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         """The noise model where the variance is inferred; None for BoTorch's default."""
         return None
 
+    def fit_options(self) -> dict[str, Any]:
+        """Keywords of BoTorch's `fit_gpytorch_mll`, e.g. the number of starting points."""
+        return {}
+
+    def prior_sampler(self) -> TPathwisePriorSampler:
+        """How `sample_functions` draws from the prior; random Fourier features by default."""
+        return draw_kernel_feature_paths
+
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Maximize the marginal likelihood; see `Surrogate.fit`."""
         if isinstance(warm_start, ExactGPSurrogate):
@@ -118,13 +127,13 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
-                fit_gpytorch_mll(mll)
-        except (ModelFittingError, NotPSDError) as error:
+                fit_gpytorch_mll(mll, **self.fit_options())
+            self.diagnostics = self._diagnose(mll)
+        except (ModelFittingError, NotPSDError, NanError) as error:
             raise FitError(
                 f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
                 f"{self.train_targets.shape[-1]} points: {error}"
             ) from error
-        self.diagnostics = self._diagnose(mll)
         return self
 
     def _diagnose(self, mll: ExactMarginalLogLikelihood) -> FitDiagnostics:
@@ -142,13 +151,16 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         )
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
-        """Matheron's rule on random Fourier features; see `Surrogate.sample_functions`.
+        """Matheron's rule on features of the prior; see `Surrogate.sample_functions`.
 
         Source: Wilson et al. 2020, arXiv 2002.09309, equation 13.
         """
         self.eval()
-        with fixed_seed(seed_or_random(seed)):
-            paths = draw_matheron_paths(self, sample_shape=torch.Size([k]))
+        # Without gradients: of a drawn function, only its derivative in X is wanted.
+        with torch.no_grad(), fixed_seed(seed_or_random(seed)):
+            paths = draw_matheron_paths(
+                self, sample_shape=torch.Size([k]), prior_sampler=self.prior_sampler()
+            )
         several = self.num_outputs > 1
 
         def functions(X: Tensor) -> Tensor:

@@ -1,0 +1,164 @@
+"""Infinitely wide Bayesian neural network: an exact Gaussian process with the NNGP kernel.
+
+Model: y = f(x) + e with f ~ GP(constant, v K^L), K^L the covariance of an infinitely wide network
+with L hidden layers (`kernels/infinite_width.py`). It is what a Bayesian neural network with
+Gaussian weights becomes as its width grows (Lee et al. 2018, arXiv 1711.00165; Matthews et al.
+2018, arXiv 1804.11271; as a surrogate, Li et al. 2023, arXiv 2305.20028): no sampler, and a
+kernel that is not stationary.
+
+Inference: hyper-parameters (input scales, output variance, bias variance, noise, constant mean)
+maximize the marginal likelihood plus log priors within bounds (L-BFGS-B); the posterior over
+functions is then exact. Several outputs are independent.
+
+Prediction: the Gaussian posterior; drawn functions by Matheron's rule, with wide random networks
+for the prior and the exact kernel for the update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.sampling.pathwise import draw_kernel_feature_paths
+from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
+from gpytorch.constraints import Interval
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import GaussianLikelihood, Likelihood
+from gpytorch.priors import LogNormalPrior
+from torch import Tensor
+
+from bo_surrogates.config import Config, choice, flag, integer, real
+from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
+from bo_surrogates.kernels.infinite_width import MAX_DEPTH, NNGPKernel
+from bo_surrogates.kernels.random_network import HIDDEN_WIDTH, RandomNetworkFeatures
+from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
+from bo_surrogates.surrogates.gp import ExactGPSurrogate
+
+NOISE_VARIANCE_BOUNDS = (1e-4, 10.0)  # of standardized outcomes, as are those of the mean
+MEAN_BOUNDS = (-10.0, 10.0)
+PRIOR_FEATURES = 8 * HIDDEN_WIDTH + 1
+
+
+@dataclass(frozen=True)
+class NNGPConfig(Config):
+    """Configuration of `nngp`.
+
+    Attributes:
+        activation: Decides how smooth functions are: "relu" and "leaky_relu" are piecewise
+            linear, the others analytic; "rbf_sin" makes the kernel stationary.
+        depth: Number of hidden layers, 1 to 8; deeper kernels are flatter away from x = x'.
+        weight_variance: Prior variance of the weights (times 1 / width); None for the
+            activation's default, at which signals neither vanish nor explode with depth.
+        normalize: Equal prior variance everywhere, instead of growing away from the centre.
+        restarts: Starting points of the hyper-parameters' optimization: the prior's centre (or
+            the warm start), then draws from the priors; the best optimum is kept.
+    """
+
+    activation: str = choice("relu", tuple(DUAL_ACTIVATIONS))
+    depth: int = integer(2, 1, MAX_DEPTH)
+    weight_variance: float | None = real(
+        None, 1e-2, 1e2, log=True, optional=True, search=(0.3, 5.0)
+    )
+    normalize: bool = flag(False)
+    restarts: int = integer(1, 1, 100)
+
+    _searched: ClassVar[tuple[str, ...] | None] = (
+        "activation",
+        "depth",
+        "weight_variance",
+        "normalize",
+    )
+
+
+class NNGP(ExactGPSurrogate):
+    """See the module's docstring."""
+
+    config_class: ClassVar[type[Config]] = NNGPConfig
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        *,
+        config: Config | None = None,
+        seed: int | None = None,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = None,
+    ) -> None:
+        super().__init__(
+            train_X,
+            train_Y,
+            train_Yvar,
+            config=config,
+            seed=seed,
+            input_transform=input_transform,
+            outcome_transform=outcome_transform,
+        )
+        self.mean_module.register_constraint(
+            "raw_constant", Interval(*MEAN_BOUNDS, transform=None).to(train_X)
+        )
+        # Where the outputs' dimension stands in each parameter, for `subset_output`.
+        self._subset_batch_dict = {
+            "mean_module.raw_constant": -1,
+            "covar_module.log_input_scale": -3,
+            "covar_module.log_output_variance": -3,
+            "covar_module.log_bias_variance": -3,
+            "likelihood.noise_covar.raw_noise": -2,
+        }
+
+    @classmethod
+    def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
+        """See `ExactGPSurrogate.make_kernel`."""
+        if not isinstance(config, NNGPConfig):
+            raise TypeError(f"expected an NNGPConfig, got {config!r}")
+        return NNGPKernel(
+            config.activation,
+            config.depth,
+            d,
+            weight_variance=config.weight_variance,
+            normalize=config.normalize,
+            batch_shape=batch_shape,
+        )
+
+    @classmethod
+    def make_likelihood(cls, config: Config, batch_shape: torch.Size) -> Likelihood | None:
+        """BoTorch's LogNormal(-4, 1) prior on the noise variance, bounded on both sides."""
+        prior = LogNormalPrior(loc=-4.0, scale=1.0)
+        return GaussianLikelihood(
+            noise_prior=prior,
+            noise_constraint=Interval(
+                *NOISE_VARIANCE_BOUNDS, transform=None, initial_value=prior.mode
+            ),
+            batch_shape=batch_shape,
+        )
+
+    def fit_options(self) -> dict[str, Any]:
+        """See `ExactGPSurrogate.fit_options`."""
+        if self.config.restarts == 1:
+            return {}  # BoTorch's own policy: further starting points only where the first fails
+        return {"max_attempts": self.config.restarts, "pick_best_of_all_attempts": True}
+
+    def prior_sampler(self) -> TPathwisePriorSampler:
+        """See `ExactGPSurrogate.prior_sampler`."""
+        return partial(
+            draw_kernel_feature_paths,
+            num_features=PRIOR_FEATURES,
+            map_generator=RandomNetworkFeatures,
+            weight_generator=torch.randn,
+        )
+
+
+SURROGATES.register(
+    SurrogateEntry(
+        name="nngp",
+        model_class=NNGP,
+        summary="Infinitely wide Bayesian neural network: Gaussian process with the NNGP kernel",
+        paper="Lee et al. 2018, arXiv 1711.00165; Li et al. 2023, arXiv 2305.20028",
+        capabilities=Capabilities(posterior="gaussian", exact_conditioning=True),
+    )
+)
