@@ -1,0 +1,14 @@
+"""What is optimized. `PROBLEMS` leads from a name to a problem:
+
+from problems import PROBLEMS
+problem = PROBLEMS["hartmann6"].make(noise_std=0.1)
+"""
+
+from problems.documented import register as _register_documented
+from problems.registry import PROBLEMS, ProblemEntry
+from problems.synthetic import register as _register_synthetic
+
+_register_synthetic(PROBLEMS)
+_register_documented(PROBLEMS)
+
+__all__ = ["PROBLEMS", "ProblemEntry"]
