@@ -23,7 +23,6 @@ from botorch.acquisition.logei import (
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
 from botorch.acquisition.objective import LinearMCObjective
-from botorch.acquisition.utils import get_infeasible_cost
 from botorch.models.model import Model
 from botorch.posteriors.posterior_list import PosteriorList
 from botorch.sampling.base import MCSampler
@@ -47,8 +46,8 @@ class AcquisitionConfig(Config):
 
     Attributes:
         name: "auto": noisy expected improvement for one objective, noisy expected hypervolume
-            improvement for several; or one of them by name; "qlogei" takes the observations as
-            noise-free.
+            improvement for several; or one of them by name; "qlogei" improves on the
+            best posterior mean at the observed points.
         mc_samples: Fixed base samples.
         num_restarts: Starting points of the gradient-based optimizer.
         raw_samples: Points from which the starting points are chosen.

@@ -381,17 +381,18 @@ class Journal:
         running = [str(row.number) for row in rows]
         return f"there is no trial {index}; running trials: {', '.join(running) or 'none'}"
 
-    def trials(self, campaign: int) -> list[Trial]:
-        """All trials of a campaign, by index."""
+    def trials(self, campaign: int, index: int | None = None) -> list[Trial]:
+        """All trials of a campaign by index, or the one of a given index."""
+        trials = select(_trial).where(_trial.c.campaign_id == campaign)
+        measurements = select(_measurement).where(_measurement.c.campaign_id == campaign)
+        if index is not None:
+            trials = trials.where(_trial.c.number == index)
+            measurements = measurements.where(_measurement.c.number == index)
         with self.read() as connection:
             measured: dict[int, dict[str, Measurement]] = {}
-            for m in connection.execute(
-                select(_measurement).where(_measurement.c.campaign_id == campaign)
-            ):
+            for m in connection.execute(measurements):
                 measured.setdefault(m.number, {})[m.metric] = Measurement(m.mean, m.sem)
-            rows = connection.execute(
-                select(_trial).where(_trial.c.campaign_id == campaign).order_by(_trial.c.number)
-            )
+            rows = connection.execute(trials.order_by(_trial.c.number))
             return [_to_trial(row, measured.get(row.number, {})) for row in rows]
 
     def close(self) -> None:

@@ -1,0 +1,117 @@
+"""Maximizing an acquisition function over a space, in model coordinates.
+
+BoTorch's optimizers, chosen by the kinds of parameter as Ax chooses them: gradients for
+continuous spaces, enumeration or local search on a lattice for discrete ones, alternating local
+search and gradients for mixed ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.optim import (
+    optimize_acqf,
+    optimize_acqf_discrete,
+    optimize_acqf_discrete_local_search,
+    optimize_acqf_mixed_alternating,
+)
+from torch import Tensor
+
+from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.errors import RunError
+from bo_surrogates.space import Space
+
+ENUMERATE_UP_TO = 10_000  # points of a discrete space that are simply all evaluated
+
+
+def maximize(
+    acquisition: AcquisitionFunction,
+    space: Space,
+    q: int,
+    config: AcquisitionConfig,
+    X_avoid: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Find q points one after the other, each given the ones before.
+
+    Args:
+        acquisition: Evaluated on `b x q' x d` model coordinates.
+        space: Where.
+        q: Number of points.
+        config: The optimizer's budget.
+        X_avoid: `n x d` points in model coordinates that are not proposed again where the space
+            is discrete.
+
+    Returns:
+        `q x d` points in model coordinates, and the acquisition values.
+
+    Raises:
+        RunError: Every point of a finite space has been tried.
+    """
+    bounds = space.model_bounds.to(X_avoid)
+    levels = dict(space.discrete_levels)
+    categories = {i: [float(c) for c in range(k)] for i, k in space.categories.items()}
+    constraints = _constraints(space, X_avoid)
+    options = {"maxiter": config.maxiter}
+    if not levels and not categories:
+        candidates, value = optimize_acqf(
+            acquisition,
+            bounds=bounds,
+            q=q,
+            num_restarts=config.num_restarts,
+            raw_samples=config.raw_samples,
+            options=options,
+            inequality_constraints=constraints,
+            sequential=q > 1,
+        )
+        return candidates, value
+    if space.size is not None:
+        grid = {**levels, **categories}
+        choices = [torch.tensor(grid[i]).to(X_avoid) for i in range(space.dim)]
+        if space.size <= ENUMERATE_UP_TO:
+            points = torch.tensor(list(itertools.product(*(c.tolist() for c in choices))))
+            points = points.to(X_avoid)
+            left = (points.unsqueeze(1) != X_avoid).any(dim=-1).all(dim=1)
+            if constraints:
+                for index, weights, lower in constraints:
+                    left &= points[:, index] @ weights >= lower - 1e-8
+            if left.sum() < q:
+                raise RunError(
+                    f"only {int(left.sum())} untried points are left of {space.size}, {q} asked for"
+                )
+            return optimize_acqf_discrete(acquisition, q=q, choices=points[left])
+        return optimize_acqf_discrete_local_search(
+            acquisition,
+            discrete_choices=choices,
+            q=q,
+            num_restarts=config.num_restarts,
+            raw_samples=config.raw_samples,
+            X_avoid=X_avoid,
+            inequality_constraints=constraints,
+        )
+    candidates, value = optimize_acqf_mixed_alternating(
+        acquisition,
+        bounds=bounds,
+        discrete_dims=levels,
+        cat_dims=categories,
+        q=q,
+        num_restarts=config.num_restarts,
+        raw_samples=config.raw_samples,
+        options={"maxiter_continuous": config.maxiter},
+        inequality_constraints=constraints,
+    )
+    return candidates, value
+
+
+def _constraints(space: Space, like: Tensor) -> list[tuple[Tensor, Tensor, float]] | None:
+    """The space's constraints as BoTorch writes them: sum of weights * x[index] >= lower."""
+    rows = []
+    for constraint in space.constraints:
+        index = [space.names.index(name) for name in constraint.coefficients]
+        weights = [-c for c in constraint.coefficients.values()]
+        rows.append(
+            (torch.tensor(index, device=like.device), torch.tensor(weights).to(like),
+             -constraint.upper)
+        )  # fmt: skip
+    return rows or None

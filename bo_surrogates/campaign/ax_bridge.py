@@ -1,0 +1,494 @@
+"""Everything Ax needs to know, and the only module that imports it.
+
+The journal is the truth; an `AxBridge` is an Ax experiment in memory that follows it: `sync`
+brings it up to date, `ask` proposes. Parameters and metrics go by safe names inside (x0, y0, ...),
+so that a user may call a parameter "temperature (C)" or a metric "E", which Ax's expression
+parser would refuse or take for Euler's number.
+
+Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaign/test_ax_bridge):
+`Client.set_generation_strategy`, `fit_botorch_model`, `Acquisition._construct_botorch_acquisition`
+with the attributes it reads, `BoTorchGenerator.cross_validate`, `GeneratorRegistryBase`,
+`StandardizeY.__init__`, `Client._experiment`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ax.adapter.registry import (
+    GeneratorRegistryBase,
+    Generators,
+    GeneratorSetup,
+    MBM_X_trans,
+)
+from ax.adapter.torch import TorchAdapter
+from ax.adapter.transforms.derelativize import Derelativize
+from ax.adapter.transforms.standardize_y import StandardizeY
+from ax.api.client import Client
+from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+from ax.exceptions.core import SearchSpaceExhausted
+from ax.exceptions.generation_strategy import GenerationStrategyRepeatedPoints
+from ax.generation_strategy.generation_node import GenerationNode
+from ax.generation_strategy.generation_strategy import GenerationStrategy
+from ax.generation_strategy.generator_spec import GeneratorSpec
+from ax.generators.torch.botorch_modular.acquisition import Acquisition
+from ax.generators.torch.botorch_modular.generator import BoTorchGenerator
+from ax.generators.torch.botorch_modular.surrogate import SurrogateSpec
+from ax.generators.torch.botorch_modular.utils import ModelConfig, fit_botorch_model
+from botorch.acquisition import AcquisitionFunction
+from botorch.models.model import Model
+from botorch.utils.constraints import get_outcome_constraint_transforms
+from torch import Tensor
+
+from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.errors import RunError
+from bo_surrogates.objective import metric_names
+from bo_surrogates.seeding import derive_seed, fixed_seed
+from bo_surrogates.space import Choice, Float, Int, Ordered, Parameter, Value, Values
+from bo_surrogates.surrogates import SURROGATES, Surrogate
+from bo_surrogates.surrogates.base import smallest_meaningful_stdv
+
+logging.getLogger("ax").setLevel(logging.ERROR)  # Ax logs every trial; the campaign reports
+
+
+@fit_botorch_model.register(Surrogate)
+def _fit_surrogate(model: Surrogate, mll_class: object = None, mll_options: object = None) -> None:
+    """Ax's door to fitting: one dispatch for every registered surrogate."""
+    with fixed_seed(model.seed):
+        model.fit()
+
+
+class StandardizeOutcomes(StandardizeY):
+    """Ax's standardization, with the surrogates' own threshold for a constant outcome.
+
+    Ax leaves outcomes with a standard deviation below 1e-8 unscaled, hence any in small units.
+    """
+
+    def __init__(
+        self,
+        search_space: Any = None,
+        experiment_data: Any = None,
+        adapter: Any = None,
+        config: Any = None,
+    ) -> None:
+        super().__init__(search_space, experiment_data, adapter, config)
+        for metric, column in experiment_data.observation_data["mean"].items():
+            Y = column.dropna().to_numpy(dtype=float)
+            stdv = float(np.std(Y, ddof=1)) if len(Y) > 1 else 0.0
+            if len(Y):
+                threshold = smallest_meaningful_stdv(torch.from_numpy(Y.copy()).unsqueeze(-1))
+                self.Ystd[metric] = stdv if stdv >= threshold else 1.0
+
+
+class RegistryAcquisition(Acquisition):
+    """Lets `acquisition.defaults` choose the acquisition function, as `loop.py` does.
+
+    It never uses a posterior transform, so any posterior that can be sampled will do; Ax's own
+    construction fails for every non-Gaussian posterior on the plainest problem.
+    """
+
+    def _construct_botorch_acquisition(
+        self,
+        botorch_acqf_class: type[AcquisitionFunction],
+        botorch_acqf_options: dict[str, Any],
+        model: Model,
+    ) -> AcquisitionFunction:
+        return make_acquisition(
+            model,
+            config=botorch_acqf_options["config"],
+            weights=self._objective_weights,
+            X_baseline=self.X_observed,
+            seed=botorch_acqf_options["seed"],
+            constraints=get_outcome_constraint_transforms(self._outcome_constraints),
+            reference=self._objective_thresholds,
+            X_pending=self.X_pending,
+        )
+
+    def _update_objective_thresholds(self, torch_opt_config: Any) -> None:
+        """Reference points are inferred in `make_acquisition`, for every kind of posterior."""
+
+
+class RegistryGenerator(BoTorchGenerator):
+    """Cross-validation that refits, in at most `folds` fits.
+
+    Ax's default copies the state of the model fitted to all the data into each fold's model:
+    for a network the held-out points have then been seen, and the score is worthless.
+    """
+
+    folds = 5
+
+    def fit(self, datasets: Any, search_space_digest: Any, **kwargs: Any) -> None:
+        """Fit, and forget the folds of the previous data."""
+        self._fold_surrogates: dict[int, Any] = {}
+        super().fit(datasets=datasets, search_space_digest=search_space_digest, **kwargs)
+
+    def cross_validate(
+        self,
+        datasets: Any,
+        X_test: Tensor,
+        search_space_digest: Any,
+        use_posterior_predictive: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict held-out points from a surrogate fitted without their whole fold."""
+        full = self.surrogate.training_data
+        X = full[0].X
+
+        def fold(x: Tensor) -> int:
+            return int((X - x).abs().sum(dim=-1).argmin()) % self.folds
+
+        means, covariances = [], []
+        for x in X_test:
+            k = fold(x)
+            if k not in self._fold_surrogates:
+                surrogate = self.surrogate.clone_reset()
+                keep = torch.tensor([fold(row) != k for row in X])
+                surrogate.fit([data.clone(mask=keep) for data in full], search_space_digest)
+                self._fold_surrogates[k] = surrogate
+            mean, covariance = self._fold_surrogates[k].predict(
+                x.unsqueeze(0), use_posterior_predictive
+            )
+            means.append(mean)
+            covariances.append(covariance)
+        return torch.cat(means), torch.cat(covariances)
+
+
+_SETUP = {
+    "Registry": GeneratorSetup(
+        adapter_class=TorchAdapter,
+        generator_class=RegistryGenerator,
+        # Explicit, because Ax's default would also clip and bend the outcomes (Winsorize, BilogY).
+        transforms=[*MBM_X_trans, Derelativize, StandardizeOutcomes],
+        default_generator_kwargs={"acquisition_class": RegistryAcquisition},
+    )
+}
+
+
+class RegistryGenerators(GeneratorRegistryBase):
+    """Ax's name for this bridge's generator."""
+
+    REGISTRY = "Registry"
+
+    @property
+    def GENERATOR_KEY_TO_GENERATOR_SETUP(self) -> dict[str, GeneratorSetup]:  # noqa: N802
+        """What the names above stand for."""
+        return _SETUP
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One proposed point.
+
+    Attributes:
+        parameters: Values by the user's names.
+        origin: "sobol" or the surrogate's name.
+        seconds: "fit" and "acquisition".
+        diagnostics: The surrogate's figures and its prediction at the point.
+    """
+
+    parameters: Values
+    origin: str
+    seconds: Mapping[str, float]
+    diagnostics: Mapping[str, float]
+
+
+class AxBridge:
+    """An Ax experiment that follows a campaign's journal.
+
+    Args:
+        spec: The campaign.
+    """
+
+    def __init__(self, spec: CampaignSpec) -> None:
+        self.spec = spec
+        self.metrics = metric_names(spec.objectives, spec.constraints)
+        self._x = {p.name: f"x{i}" for i, p in enumerate(spec.space.parameters)}
+        self._y = {metric: f"y{i}" for i, metric in enumerate(self.metrics)}
+        self._known_noise: dict[str, bool] = {}
+        self._start()
+
+    def _start(self) -> None:
+        spec = self.spec
+        self._synced: dict[int, str] = {}  # status last seen of each trial
+        self.client = Client()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.client.configure_experiment(
+                parameters=[self._parameter_config(p) for p in spec.space.parameters],
+                parameter_constraints=[
+                    " + ".join(f"{c!r}*{self._x[n]}" for n, c in constraint.coefficients.items())
+                    + f" <= {constraint.upper!r}"
+                    for constraint in spec.space.constraints
+                ],
+                name=spec.name,
+            )
+            thresholds = [
+                f"{self._y[o.name]} {'>=' if o.sign > 0 else '<='} {o.reference!r}"
+                for o in spec.objectives
+                if o.reference is not None and len(spec.objectives) > 1
+            ]
+            self.client.configure_optimization(
+                objective=", ".join(
+                    f"{'' if o.sign > 0 else '-'}{self._y[o.name]}" for o in spec.objectives
+                ),
+                outcome_constraints=thresholds
+                + [f"{self._y[c.metric]} {c.op} {c.bound!r}" for c in spec.constraints],
+            )
+
+    # ---- names and values ----------------------------------------------------------------------
+    def _parameter_config(self, p: Parameter) -> RangeParameterConfig | ChoiceParameterConfig:
+        name = self._x[p.name]
+        if isinstance(p, Float | Int):
+            return RangeParameterConfig(
+                name=name,
+                bounds=(p.low, p.high),
+                parameter_type="float" if isinstance(p, Float) else "int",
+                scaling="log" if p.log else "linear",
+            )
+        if isinstance(p, Ordered) and p.numeric:
+            return ChoiceParameterConfig(
+                name=name,
+                values=[float(v) for v in p.values],
+                parameter_type="float",
+                is_ordered=True,
+            )
+        if isinstance(p, Ordered):
+            levels = list(range(p.cardinality))
+            return ChoiceParameterConfig(
+                name=name, values=levels, parameter_type="int", is_ordered=True
+            )
+        if isinstance(p, Choice):
+            labels = [f"c{i}" for i in range(p.cardinality)]
+            return ChoiceParameterConfig(
+                name=name, values=labels, parameter_type="str", is_ordered=False
+            )
+        raise TypeError(f"no Ax parameter for {p!r}")
+
+    def _to_ax(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        ax: dict[str, Any] = {}
+        for p in self.spec.space.parameters:
+            value: Any = values[p.name]
+            if isinstance(p, Ordered):
+                value = float(value) if p.numeric else int(p.encode(value))
+            elif isinstance(p, Choice):
+                value = f"c{int(p.encode(value))}"
+            ax[self._x[p.name]] = value
+        return ax
+
+    def _from_ax(self, ax: Mapping[str, Any]) -> Values:
+        values: Values = {}
+        for p in self.spec.space.parameters:
+            value = ax[self._x[p.name]]
+            if isinstance(p, Ordered):
+                value = min(p.values, key=lambda v: abs(float(v) - value)) if p.numeric else (
+                    p.values[int(value)]
+                )
+            elif isinstance(p, Choice):
+                value = p.values[int(str(value)[1:])]
+            values[p.name] = p.validate(value)
+        return values
+
+    # ---- following the journal -------------------------------------------------------------------
+    def sync(self, trials: Sequence[Trial]) -> None:
+        """Bring the experiment up to date with the journal, in the order of trials.
+
+        The order of telling does not matter, so a campaign proposes the same whatever the number
+        of workers, and after a resume.
+        """
+        known = {
+            metric: all(
+                t.measurements[metric].sem is not None
+                for t in trials
+                if t.status == "completed"
+            )
+            for metric in self.metrics
+        }
+        if any(self._known_noise.get(m, known[m]) and not known[m] for m in self.metrics):
+            # A value without a standard error came after values with one. Ax cannot mix them, so
+            # that metric's noise is inferred from now on, for all its values.
+            self._start()
+        self._known_noise = known
+        for trial in sorted(trials, key=lambda t: t.index):
+            before = self._synced.get(trial.index)
+            if before is None:
+                index = self.client.attach_trial(self._to_ax(trial.parameters))
+                if index != trial.index:
+                    raise RunError(
+                        f"the journal lacks trials before trial {trial.index} (expected {index}); "
+                        "the database was changed by hand: restore it from a backup"
+                    )
+                before = "running"
+            if before == "running" and trial.status == "completed":
+                self.client.complete_trial(
+                    trial.index,
+                    {self._y[m]: self._outcome(m, trial.measurements[m]) for m in self.metrics},
+                )
+            elif before == "running" and trial.status == "abandoned":
+                # Not "failed": Ax would propose a failed point again, for ever.
+                self.client.mark_trial_abandoned(trial.index)
+            self._synced[trial.index] = trial.status
+
+    def _outcome(self, metric: str, m: Measurement) -> tuple[float, float] | float:
+        if not self._known_noise[metric] or m.sem is None:
+            return m.mean
+        # An exact value is given a variance far below what matters, because a Gaussian process
+        # with exactly no noise is singular at repeated points.
+        return m.mean, max(m.sem, 1e-9 * abs(m.mean), 1e-150)
+
+    # ---- asking ----------------------------------------------------------------------------------
+    def ask(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
+        """Propose n points, given the journal.
+
+        The first `initial_design_size` successful trials come from one scrambled Sobol sequence,
+        the rest from the surrogate. Seeds depend on the campaign's seed and the trial's index
+        only.
+
+        Raises:
+            RunError: Every point of a finite space has been tried.
+            FitError: The surrogate could not be fitted.
+        """
+        self.sync(trials)
+        first = len(trials)
+        completed = sum(t.status == "completed" for t in trials)
+        running = sum(t.status == "running" for t in trials)
+        sobol = n if completed == 0 else self.spec.initial_design_size - completed - running
+        sobol = min(max(sobol, 0), n)
+        suggestions: list[Suggestion] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if sobol:
+                suggestions += self._generate("sobol", sobol, first)
+            if n > sobol:
+                try:
+                    suggestions += self._generate("surrogate", n - sobol, first + sobol)
+                except GenerationStrategyRepeatedPoints:
+                    # The surrogate insists on a point tried already; explore instead.
+                    suggestions += self._generate("sobol", n - len(suggestions), first + sobol)
+        # Ax attached the trials under the indices that the journal is about to give them.
+        self._synced.update({first + i: "running" for i in range(len(suggestions))})
+        return suggestions
+
+    def _generate(self, source: Literal["sobol", "surrogate"], n: int, first: int) -> list[Suggestion]:
+        spec = self.spec
+        node = self._sobol_node(first) if source == "sobol" else self._surrogate_node(first)
+        self.client.set_generation_strategy(GenerationStrategy(name=source, nodes=[node]))
+        try:
+            with fixed_seed(derive_seed(spec.seed, "ask", first)):
+                generated = self.client.get_next_trials(max_trials=n)
+        except SearchSpaceExhausted as error:
+            raise RunError(
+                f"no new point is left to try (of {spec.space.size or 'the constrained space'}, "
+                f"{first} trials made): every remaining point was proposed already"
+            ) from error
+        suggestions = []
+        for index, ax_parameters in generated.items():
+            run = self.client._experiment.trials[index].generator_runs[0]
+            seconds = {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0}
+            diagnostics: dict[str, float] = {}
+            if source == "surrogate":
+                diagnostics = self._diagnose(node, ax_parameters)
+            suggestions.append(
+                Suggestion(
+                    self._from_ax(ax_parameters),
+                    "sobol" if source == "sobol" else spec.surrogate,
+                    seconds,
+                    diagnostics,
+                )
+            )
+        if len(suggestions) < n:
+            raise RunError(f"only {len(suggestions)} of {n} points could be proposed")
+        return suggestions
+
+    def _sobol_node(self, position: int) -> GenerationNode:
+        return GenerationNode(
+            name="sobol",
+            should_deduplicate=True,
+            generator_specs=[
+                GeneratorSpec(
+                    Generators.SOBOL,
+                    generator_kwargs={
+                        "seed": derive_seed(self.spec.seed, "sobol"),
+                        "init_position": position,
+                    },
+                )
+            ],
+        )
+
+    def _surrogate_node(self, first: int) -> GenerationNode:
+        spec = self.spec
+        entry = SURROGATES[spec.surrogate]
+        acquisition: AcquisitionConfig = spec.acquisition
+        return GenerationNode(
+            name="surrogate",
+            should_deduplicate=True,
+            generator_specs=[
+                GeneratorSpec(
+                    RegistryGenerators.REGISTRY,
+                    generator_kwargs={
+                        "surrogate_spec": SurrogateSpec(
+                            model_configs=[
+                                ModelConfig(
+                                    botorch_model_class=entry.model_class,
+                                    model_options={
+                                        "config": entry.configure(spec.surrogate_config),
+                                        "seed": derive_seed(spec.seed, "fit", first),
+                                    },
+                                    name=entry.name,
+                                )
+                            ],
+                            allow_batched_models=False,  # one model an outcome, as `loop.py` has
+                        ),
+                        # Named only to keep Ax from choosing; RegistryAcquisition decides.
+                        "botorch_acqf_class": AcquisitionFunction,
+                        "botorch_acqf_options": {
+                            "config": acquisition,
+                            "seed": derive_seed(spec.seed, "acquisition", first),
+                        },
+                        "fit_tracking_metrics": False,
+                    },
+                    generator_gen_kwargs={
+                        "model_gen_options": {
+                            "optimizer_kwargs": {
+                                "num_restarts": acquisition.num_restarts,
+                                "raw_samples": acquisition.raw_samples,
+                                "options": {"maxiter": acquisition.maxiter},
+                            }
+                        }
+                    },
+                )
+            ],
+        )
+
+    def _diagnose(self, node: GenerationNode, ax_parameters: Mapping[str, Any]) -> dict[str, float]:
+        """The surrogate's figures, and what it expects at the point it proposed."""
+        adapter = node._fitted_adapter
+        if adapter is None:
+            return {}
+        figures: dict[str, float] = {}
+        model = adapter.generator.surrogate.model
+        parts = list(getattr(model, "models", [model]))
+        for metric, part in zip(self.metrics, parts, strict=False):
+            if isinstance(part, Surrogate):
+                suffix = f":{metric}" if len(parts) > 1 else ""
+                figures |= {f"{k}{suffix}": float(v) for k, v in part.diagnostics.values.items()}
+                figures[f"converged{suffix}"] = float(part.diagnostics.converged)
+        means, covariances = self.client._generation_strategy.adapter.predict(
+            [_features(ax_parameters)]
+        )
+        for metric, safe in self._y.items():
+            figures[f"predicted:{metric}"] = float(means[safe][0])
+            figures[f"predicted_sd:{metric}"] = float(max(covariances[safe][safe][0], 0.0) ** 0.5)
+        return figures
+
+
+def _features(ax_parameters: Mapping[str, Any]) -> Any:
+    from ax.core.observation import ObservationFeatures
+
+    return ObservationFeatures(parameters=dict(ax_parameters))

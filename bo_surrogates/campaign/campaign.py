@@ -1,0 +1,496 @@
+"""Durable campaigns: ask, tell, run, resume.
+
+    with Campaign.create(spec, "my.db") as campaign:
+        campaign.run(my_function)
+        print(campaign.best())
+
+Every trial is committed to the journal before it is evaluated, and every result before anything
+else happens. A campaign whose process dies is opened again and continues as if nothing had
+happened: the trials that were running are run again, under the same seeds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.storage import Journal, completed
+from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.errors import InputError, RunError, did_you_mean
+from bo_surrogates.objective import feasible, metric_names
+from bo_surrogates.seeding import derive_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bo_surrogates.campaign.ax_bridge import AxBridge
+
+Result = Mapping[str, float | tuple[float, float | None] | Measurement]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What `Campaign.run` reports as it goes.
+
+    Attributes:
+        kind: "asking" (before fit and acquisition), "asked", "completed" or "abandoned".
+        trial: The trial, except for "asking".
+        campaign: The campaign.
+    """
+
+    kind: Literal["asking", "asked", "completed", "abandoned"]
+    trial: Trial | None
+    campaign: Campaign
+
+
+class Campaign:
+    """A campaign in a database. Made by `create` or `open`; a context manager.
+
+    Attributes:
+        spec: What is optimized, and how.
+        database: Where, as the user gave it.
+        read_only: Whether this object may not write.
+    """
+
+    def __init__(
+        self, journal: Journal, number: int, name: str, spec: CampaignSpec, *, read_only: bool
+    ) -> None:
+        self.journal = journal
+        self.spec = spec
+        self.database = journal.label
+        self.read_only = read_only
+        self._id = number
+        self._bridge: AxBridge | None = None
+        self._lock = None if read_only else journal.lock(number, name)
+
+    @classmethod
+    def create(cls, spec: CampaignSpec, database: str | Path) -> Self:
+        """Start a campaign; the database is made where there is none.
+
+        Args:
+            spec: What is optimized, and how.
+            database: A file path, or an SQLAlchemy URL. One database holds any number of
+                campaigns, each with a name of its own.
+
+        Raises:
+            InputError: A campaign of that name is there already, or the database is not ours.
+            RunError: The database cannot be written.
+        """
+        journal = Journal(database, create=True)
+        number = journal.create_campaign(spec.name, spec.to_dict())
+        return cls(journal, number, spec.name, spec, read_only=False)
+
+    @classmethod
+    def open(cls, database: str | Path, name: str | None = None, *, read_only: bool = False) -> Self:
+        """Open a campaign that was started before.
+
+        Args:
+            database: Where it is.
+            name: Which one, if the database holds several.
+            read_only: Look without the right to write; always possible.
+
+        Raises:
+            InputError: No such database or campaign.
+            RunError: Another process is writing it.
+        """
+        journal = Journal(database)
+        number, name, data = journal.find_campaign(name)
+        return cls(journal, number, name, CampaignSpec.from_dict(data), read_only=read_only)
+
+    def close(self) -> None:
+        """Give up the right to write, and close the database."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        self.read_only = True
+        self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Campaign({self.spec.name!r} in {self.database}, {len(self.trials)} trials)"
+
+    # ---- looking ---------------------------------------------------------------------------------
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, by index, read from the journal."""
+        return self.journal.trials(self._id)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that each result must hold."""
+        return metric_names(self.spec.objectives, self.spec.constraints)
+
+    def best(self) -> Trial | None:
+        """The feasible trial with the best measured value of the one objective.
+
+        Raises:
+            InputError: The campaign has several objectives; see `pareto_front`.
+        """
+        if len(self.spec.objectives) != 1:
+            raise InputError(
+                f"campaign {self.spec.name!r} has {len(self.spec.objectives)} objectives, hence no "
+                "single best trial; use pareto_front()"
+            )
+        (objective,) = self.spec.objectives
+        candidates = self._feasible()
+        return max(
+            candidates, key=lambda t: objective.sign * t.value(objective.name), default=None
+        )
+
+    def pareto_front(self) -> list[Trial]:
+        """The feasible trials that no other feasible trial dominates, by the first objective.
+
+        With one objective, the best trial alone.
+        """
+        trials = self._feasible()
+        signed = [
+            tuple(o.sign * t.value(o.name) for o in self.spec.objectives) for t in trials
+        ]
+        front = [
+            t
+            for t, v in zip(trials, signed, strict=True)
+            if not any(_dominates(w, v) for w in signed)
+        ]
+        return sorted(front, key=lambda t: t.value(self.spec.objectives[0].name))
+
+    def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
+        """Hypervolume of the Pareto front, in the product of the objectives' units.
+
+        Args:
+            reference: Reference point by objective; where missing, the objective's own.
+
+        Raises:
+            InputError: An objective has no reference value.
+        """
+        import torch
+        from botorch.utils.multi_objective.box_decompositions.dominated import (
+            DominatedPartitioning,
+        )
+
+        point = []
+        for o in self.spec.objectives:
+            value = (reference or {}).get(o.name, o.reference)
+            if value is None:
+                raise InputError(
+                    f"the hypervolume needs a reference value for objective {o.name!r}: set "
+                    "'reference' in the campaign file"
+                )
+            point.append(o.sign * value)
+        front = [
+            [o.sign * t.value(o.name) for o in self.spec.objectives] for t in self.pareto_front()
+        ]
+        inside = [v for v in front if all(a > b for a, b in zip(v, point, strict=True))]
+        if not inside:
+            return 0.0
+        return float(
+            DominatedPartitioning(
+                ref_point=torch.tensor(point, dtype=torch.float64),
+                Y=torch.tensor(inside, dtype=torch.float64),
+            ).compute_hypervolume()
+        )
+
+    def _feasible(self) -> list[Trial]:
+        return [
+            t
+            for t in completed(self.trials)
+            if feasible({m: t.value(m) for m in self.metrics}, self.spec.constraints)
+        ]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a trial: parameters, metrics, standard errors, status, seconds."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for t in self.trials:
+            row: dict[str, Any] = {"trial": t.index, "status": t.status, "origin": t.origin}
+            row |= t.parameters
+            for metric, m in t.measurements.items():
+                row[metric] = m.mean
+                if m.sem is not None:
+                    row[f"{metric} (sem)"] = m.sem
+            row |= {f"seconds {k}": v for k, v in t.seconds.items()}
+            row["reason"] = t.reason
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    # ---- ask and tell ----------------------------------------------------------------------------
+    def _require_writer(self) -> None:
+        if self.read_only:
+            raise RunError(
+                f"campaign {self.spec.name!r} is open read-only (or closed); open it with "
+                "read_only=False to ask, tell or run"
+            )
+
+    def ask(self, n: int = 1) -> list[Trial]:
+        """Propose n points and commit them as running trials.
+
+        Trials that are still running are taken into account: their outcomes are awaited.
+
+        Args:
+            n: Number of points, >= 1.
+
+        Raises:
+            InputError: n is not a positive integer.
+            RunError: Nothing is left to propose, a fit failed, or the campaign is read-only.
+        """
+        self._require_writer()
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"ask takes a positive number of trials, got {n!r}")
+        trials = self.trials
+        suggestions = self._ax().ask(n, trials)
+        first = len(trials)
+        asked = [
+            Trial(first + i, s.parameters, "running", s.origin,
+                  seconds=s.seconds, diagnostics=s.diagnostics)
+            for i, s in enumerate(suggestions)
+        ]  # fmt: skip
+        try:
+            self.journal.add_trials(self._id, asked)
+        except BaseException:
+            self._bridge = None  # it holds trials that the journal does not
+            raise
+        return asked
+
+    def add_trial(self, parameters: Mapping[str, object]) -> Trial:
+        """Commit a point of the user's own choice as a running trial.
+
+        Raises:
+            InputError: The point is not in the search space.
+        """
+        self._require_writer()
+        trial = Trial(len(self.trials), self.spec.space.validate(parameters), "running", "manual")
+        self.journal.add_trials(self._id, [trial])
+        return trial
+
+    def tell(self, index: int, result: Result, *, seconds: float | None = None) -> Trial:
+        """Commit the result of a running trial. When this returns, it is on disk.
+
+        Args:
+            index: The trial.
+            result: By metric: a value, or a pair of value and standard error.
+            seconds: Time the evaluation took.
+
+        Raises:
+            InputError: An unknown or missing metric, a value that is no finite number, or a trial
+                that does not exist or is finished.
+        """
+        self._require_writer()
+        measurements = self._check_result(index, result)
+        self._finish(index, measurements=measurements, seconds=seconds)
+        return self.journal.trials(self._id, index)[0]
+
+    def abandon(self, index: int, reason: str, *, seconds: float | None = None) -> Trial:
+        """Commit that a running trial gave no result. Its point will be avoided.
+
+        Args:
+            index: The trial.
+            reason: Why, for people.
+            seconds: Time the evaluation took.
+
+        Raises:
+            InputError: The trial does not exist or is finished.
+        """
+        self._require_writer()
+        self._finish(index, reason=reason, seconds=seconds)
+        return self.journal.trials(self._id, index)[0]
+
+    def _finish(
+        self,
+        index: int,
+        *,
+        measurements: Mapping[str, Measurement] | None = None,
+        reason: str | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise InputError(f"a trial's index is an integer, got {index!r}")
+        self.journal.finish_trial(
+            self._id,
+            index,
+            measurements=measurements,
+            reason=reason,
+            seconds=None if seconds is None else {"evaluation": seconds},
+        )
+
+    def _check_result(self, index: int, result: Result) -> dict[str, Measurement]:
+        if not isinstance(result, Mapping):
+            raise InputError(
+                f"trial {index}: a result maps metrics to values, such as "
+                f"{{{self.metrics[0]!r}: 1.5}}; got {result!r}"
+            )
+        for metric in result:
+            if metric not in self.metrics:
+                raise InputError(
+                    f"trial {index}: unknown metric {metric!r}{did_you_mean(metric, self.metrics)}"
+                )
+        missing = [m for m in self.metrics if m not in result]
+        if missing:
+            raise InputError(
+                f"trial {index}: metric {missing[0]!r} is missing; tell all of "
+                f"{', '.join(self.metrics)} at once"
+            )
+        measurements = {}
+        for metric in self.metrics:
+            value = result[metric]
+            try:
+                if isinstance(value, Measurement):
+                    measurements[metric] = value
+                elif isinstance(value, Sequence) and not isinstance(value, str):
+                    measurements[metric] = Measurement(*value)
+                else:
+                    measurements[metric] = Measurement(value)
+            except (InputError, TypeError) as error:
+                text = str(error) if isinstance(error, InputError) else (
+                    f"expected a value or a pair (value, standard error), got {value!r}"
+                )
+                raise InputError(
+                    f"trial {index}, metric {metric!r}: {text}; if the experiment failed, abandon "
+                    "the trial with a reason"
+                ) from error
+        return measurements
+
+    def _ax(self) -> AxBridge:
+        if self._bridge is None:
+            # Ax takes seconds to import: only those who ask pay.
+            from bo_surrogates.campaign.ax_bridge import AxBridge
+
+            self._bridge = AxBridge(self.spec)
+        return self._bridge
+
+    # ---- running ---------------------------------------------------------------------------------
+    def extend(self, trials: int) -> None:
+        """Raise the budget by a number of trials, for good.
+
+        Raises:
+            InputError: Not a positive integer.
+        """
+        self._require_writer()
+        if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+            raise InputError(f"a budget is extended by a positive number of trials, got {trials!r}")
+        self.spec = replace(self.spec, budget=self.spec.budget + trials)
+        self.journal.update_spec(self._id, self.spec.to_dict())
+        if self._bridge is not None:
+            self._bridge.spec = self.spec
+
+    def run(
+        self,
+        black_box: Callable[..., Any] | None = None,
+        *,
+        trials: int | None = None,
+        workers: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        resolve_problem: Callable[..., Any] | None = None,
+    ) -> None:
+        """Ask, evaluate and tell until the budget is spent.
+
+        Trials left running by an earlier process are evaluated again first (or abandoned, by the
+        campaign's `on_interrupt`). Points are asked in batches of the campaign's batch size, and a
+        batch is finished before the next is asked, so the course of a campaign does not depend on
+        the number of workers.
+
+        Args:
+            black_box: Called with the parameters as keywords; returns a number (of the one
+                objective) or a mapping of metrics to numbers or (value, standard error) pairs.
+                None: the campaign's own black box.
+            trials: Stop after this many more, even if the budget is not spent.
+            workers: Processes that evaluate; None: the campaign's own number.
+            on_event: Told of each step.
+            resolve_problem: Turns the name of a problem and its options into an object with
+                `evaluate(parameters, seed)`.
+
+        Raises:
+            InputError: The campaign has no black box, or it cannot take the parameters.
+            RunError: Too many trials failed in a row, or nothing is left to propose.
+        """
+        from bo_surrogates.campaign.execution import TrialRunner
+
+        self._require_writer()
+        report = on_event or (lambda event: None)
+        box = self._black_box(black_box, resolve_problem)
+        with TrialRunner(box, workers or self.spec.workers, self.spec.timeout) as runner:
+            failures = 0
+            finished = sum(t.status != "running" for t in self.trials)
+            stop = self.spec.budget
+            if trials is not None:
+                stop = min(stop, finished + trials)
+            batch = self._interrupted()
+            while True:
+                if not batch:
+                    known = len(self.trials)
+                    if known >= stop:
+                        break
+                    report(Event("asking", None, self))
+                    batch = self.ask(min(self.spec.batch_size, stop - known))
+                for trial in batch:
+                    report(Event("asked", trial, self))
+                tasks = [
+                    (t.index, t.parameters, derive_seed(self.spec.seed, "evaluate", t.index))
+                    for t in batch
+                ]
+                for outcome in runner.run(tasks):
+                    if outcome.measurements is not None:
+                        trial = self.tell(
+                            outcome.index, outcome.measurements, seconds=outcome.seconds
+                        )
+                        failures = 0
+                        report(Event("completed", trial, self))
+                    else:
+                        trial = self.abandon(
+                            outcome.index, outcome.reason or "unknown", seconds=outcome.seconds
+                        )
+                        failures += 1
+                        report(Event("abandoned", trial, self))
+                if failures >= self.spec.max_consecutive_failures:
+                    raise RunError(
+                        f"the last {failures} trials failed, the last with: {trial.reason}; mend "
+                        f"the black box, then resume with 'bo-surrogates resume {self.database}'"
+                    )
+                batch = []
+
+    def _interrupted(self) -> list[Trial]:
+        """Trials that an earlier process left running, to be evaluated again."""
+        running = [t for t in self.trials if t.status == "running"]
+        if self.spec.on_interrupt == "abandon":
+            for t in running:
+                self.abandon(t.index, "interrupted")
+            return []
+        return running
+
+    def _black_box(
+        self, function: Callable[..., Any] | None, resolve_problem: Callable[..., Any] | None
+    ) -> Any:
+        from bo_surrogates.campaign.execution import PythonBlackBox, make_black_box
+
+        if function is not None:
+            return PythonBlackBox(function, space=self.spec.space, metrics=self.metrics)
+        if self.spec.black_box is None:
+            raise InputError(
+                f"campaign {self.spec.name!r} has no black box to run: give run() a function, or "
+                "use ask and tell"
+            )
+        return make_black_box(
+            self.spec.black_box,
+            space=self.spec.space,
+            metrics=self.metrics,
+            resolve_problem=resolve_problem,
+        )
+
+
+def _dominates(a: Iterable[float], b: Iterable[float]) -> bool:
+    pairs = list(zip(a, b, strict=True))
+    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)

@@ -1,0 +1,345 @@
+"""Propose and run in tensor space, on BoTorch alone: the loop of comparison studies and of BoTorch
+users. Campaigns propose the same way, through Ax (a parity test holds the two together).
+
+    record = run(problem, surrogate="nngp", iterations=20, seed=0)
+
+One iteration: model coordinates -> `Entry.build` per outcome -> acquisition function on
+standardized outcomes -> its maximizer -> the problem.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from botorch.models import ModelList, ModelListGP
+from botorch.models.model import Model
+from botorch.test_functions.base import BaseTestProblem
+from botorch.utils.sampling import draw_sobol_samples
+from torch import Tensor
+
+from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.acquisition.optimize import maximize
+from bo_surrogates.config import Config
+from bo_surrogates.errors import InputError
+from bo_surrogates.objective import Direction, Objective, OutcomeConstraint, metric_names
+from bo_surrogates.seeding import derive_seed, fixed_seed
+from bo_surrogates.space import Float, Int, Parameter, Space
+from bo_surrogates.surrogates import SURROGATES, TrainingData
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What `propose` found.
+
+    Attributes:
+        X: `q x d` points in problem coordinates.
+        acquisition_value: Of the batch, or of each of its points.
+        model: The fitted surrogate on model coordinates, one model an outcome.
+        seconds: "fit" and "acquisition".
+    """
+
+    X: Tensor
+    acquisition_value: Tensor
+    model: Model
+    seconds: Mapping[str, float]
+
+
+def fit(
+    space: Space,
+    train_X: Tensor,
+    train_Y: Tensor,
+    train_Yvar: Tensor | None = None,
+    *,
+    surrogate: str = "gp",
+    config: Config | Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Model:
+    """Fit one surrogate an outcome, on model coordinates.
+
+    Args:
+        space: Says what the coordinates mean.
+        train_X: `n x d` problem coordinates.
+        train_Y: `n x m` outcomes in their units.
+        train_Yvar: `n x m` variances, if known.
+        surrogate: A registered name.
+        config: The surrogate's configuration.
+        seed: Of the fits.
+
+    Returns:
+        The model itself for one outcome, else a list of models whose posterior is over all
+        outcomes. Like Ax, and unlike a joint model, so that comparisons and campaigns agree.
+    """
+    entry = SURROGATES[surrogate]
+    models = [
+        entry.build(
+            space.to_model(train_X),
+            train_Y[:, [i]],
+            None if train_Yvar is None else train_Yvar[:, [i]],
+            bounds=space.model_bounds.to(train_X),
+            categorical_features=space.categories,
+            config=config,
+            seed=seed,
+        )
+        for i in range(train_Y.shape[-1])
+    ]
+    if len(models) == 1:
+        return models[0]
+    gaussian = entry.capabilities.posterior == "gaussian"
+    return ModelListGP(*models) if gaussian else ModelList(*models)
+
+
+def propose(
+    space: Space,
+    train_X: Tensor,
+    train_Y: Tensor,
+    train_Yvar: Tensor | None = None,
+    *,
+    objectives: Sequence[Objective],
+    constraints: Sequence[OutcomeConstraint] = (),
+    surrogate: str = "gp",
+    config: Config | Mapping[str, Any] | None = None,
+    acquisition: AcquisitionConfig | None = None,
+    q: int = 1,
+    X_pending: Tensor | None = None,
+    seed: int = 0,
+) -> Proposal:
+    """Fit a surrogate and propose the next batch.
+
+    Args:
+        space: The search space.
+        train_X: `n x d` problem coordinates, n >= 1.
+        train_Y: `n x m` outcomes in their units, a column for each of
+            `metric_names(objectives, constraints)`.
+        train_Yvar: `n x m` variances, if known.
+        objectives: What is wanted of the outcomes.
+        constraints: Bounds on outcomes.
+        surrogate: A registered name.
+        config: The surrogate's configuration.
+        acquisition: Which acquisition function, and its optimizer's budget.
+        q: Points in the batch, >= 1.
+        X_pending: `p x d` points whose outcomes are awaited.
+        seed: Decides everything random.
+
+    Raises:
+        InputError: Shapes or names that do not fit.
+        FitError: The surrogate could not be fitted.
+        RunError: Every point of a finite space has been tried.
+    """
+    acquisition = acquisition or AcquisitionConfig()
+    names = metric_names(objectives, constraints)
+    if train_Y.ndim != 2 or train_Y.shape[-1] != len(names):
+        raise InputError(
+            f"train_Y must have shape n x {len(names)} (columns {', '.join(names)}), "
+            f"got {tuple(train_Y.shape)}"
+        )
+    if q < 1:
+        raise InputError(f"q must be at least 1, got {q}")
+    start = time.perf_counter()
+    model = fit(
+        space, train_X, train_Y, train_Yvar,
+        surrogate=surrogate, config=config, seed=derive_seed(seed, "fit"),
+    )  # fmt: skip
+    fitted = time.perf_counter()
+    Z = space.to_model(train_X)
+    Z_pending = None if X_pending is None else space.to_model(X_pending)
+    stdv = _standard_deviations(train_X, train_Y)
+    weights = torch.zeros(len(objectives), len(names)).to(train_Y)
+    reference = torch.full((len(objectives),), torch.nan).to(train_Y)
+    for i, objective in enumerate(objectives):
+        weights[i, i] = objective.sign / stdv[i]
+        if objective.reference is not None:
+            reference[i] = objective.sign * objective.reference / stdv[i]
+    with fixed_seed(derive_seed(seed, "optimize")):
+        function = make_acquisition(
+            model,
+            config=acquisition,
+            weights=weights,
+            X_baseline=Z,
+            seed=derive_seed(seed, "acquisition"),
+            constraints=[_constraint(c, names.index(c.metric), stdv) for c in constraints] or None,
+            reference=reference,
+            X_pending=Z_pending,
+        )
+        avoid = Z if Z_pending is None else torch.cat([Z, Z_pending])
+        candidates, value = maximize(function, space, q, acquisition, avoid)
+    seconds = {"fit": fitted - start, "acquisition": time.perf_counter() - fitted}
+    return Proposal(space.from_model(candidates.detach()), value.detach(), model, seconds)
+
+
+def _standard_deviations(X: Tensor, Y: Tensor) -> Tensor:
+    """`m` standard deviations of the outcomes, as the surrogates scale by them."""
+    stdvs = []
+    for i in range(Y.shape[-1]):
+        transform = TrainingData(X, Y[:, [i]]).outcome_transform()
+        transform(Y[:, [i]])
+        stdvs.append(transform.stdvs.reshape(()))
+    return torch.stack(stdvs)
+
+
+def _constraint(constraint: OutcomeConstraint, column: int, stdv: Tensor) -> Callable[[Tensor], Tensor]:
+    sign = 1.0 if constraint.op == "<=" else -1.0
+    return lambda Y: sign * (Y[..., column] - constraint.bound) / stdv[column]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One batch of a run.
+
+    Attributes:
+        X: `q x d` problem coordinates.
+        Y: `q x m` outcomes.
+        seconds: "fit", "acquisition" and "evaluation".
+    """
+
+    X: Tensor
+    Y: Tensor
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The course of a run; the first iteration is the initial design.
+
+    Attributes:
+        objectives: What was wanted.
+        iterations: In order.
+    """
+
+    objectives: tuple[Objective, ...]
+    iterations: tuple[Iteration, ...]
+
+    @property
+    def X(self) -> Tensor:
+        """`n x d` all points in problem coordinates."""
+        return torch.cat([i.X for i in self.iterations])
+
+    @property
+    def Y(self) -> Tensor:
+        """`n x m` all outcomes."""
+        return torch.cat([i.Y for i in self.iterations])
+
+    @property
+    def best(self) -> Tensor:
+        """`n` best value so far of the one objective."""
+        if len(self.objectives) != 1:
+            raise InputError("a run with several objectives has no single best value")
+        sign = self.objectives[0].sign
+        return sign * (sign * self.Y[:, 0]).cummax(dim=0).values
+
+
+def describe(problem: BaseTestProblem) -> tuple[Space, tuple[Objective, ...]]:
+    """The space and objectives of a problem: its own names, or x0.. and y0.. for BoTorch's."""
+    if isinstance(getattr(problem, "space", None), Space):
+        return problem.space, problem.objectives
+    parameters: list[Parameter] = []
+    for i, (low, high) in enumerate(problem.bounds.T.tolist()):
+        if i in problem.categorical_inds:
+            raise InputError("a BoTorch problem with categorical inputs needs a `space` with names")
+        whole = i in problem.discrete_inds
+        parameters.append(
+            Int(f"x{i}", int(low), int(high)) if whole else Float(f"x{i}", low, high)
+        )
+    # BoTorch refuses to tell the direction of a problem with several objectives by its property.
+    minimize = problem._is_minimization_by_default != problem.negate
+    direction: Direction = "minimize" if minimize else "maximize"
+    count = getattr(problem, "num_objectives", 1)
+    reference = problem.ref_point.tolist() if count > 1 else [None]
+    return Space(parameters), tuple(
+        Objective(f"y{i}", direction, reference=reference[i]) for i in range(count)
+    )
+
+
+def initial_design(space: Space, n: int, seed: int) -> Tensor:
+    """`n x d` scrambled Sobol points in problem coordinates (uniform in model coordinates).
+
+    Raises:
+        InputError: The space has parameter constraints that the design cannot satisfy.
+    """
+    bounds = torch.stack([torch.zeros(space.dim), torch.ones(space.dim)]).double()
+    found: list[Tensor] = []
+    for attempt in range(100):
+        unit = draw_sobol_samples(bounds, n=n, q=1, seed=derive_seed(seed, attempt)).squeeze(-2)
+        X = _from_unit(space, unit)
+        for x in X:
+            values = space.decode(x)
+            if all(c.slack(values) >= 0 for c in space.constraints):
+                found.append(x)
+            if len(found) == n:
+                return torch.stack(found)
+    raise InputError(
+        f"no {n} points satisfying the parameter constraints were found among {100 * n} random "
+        "ones; loosen the constraints"
+    )
+
+
+def _from_unit(space: Space, unit: Tensor) -> Tensor:
+    """Unit-cube points to problem coordinates: each level of a discrete parameter equally likely."""
+    low, high = space.model_bounds
+    Z = low + unit * (high - low)
+    X = space.from_model(Z)
+    for i in [*space.discrete_inds, *space.categorical_inds]:
+        if getattr(space.parameters[i], "log", False):
+            continue  # equally likely on the logarithmic scale, which from_model did
+        lower, upper = space.parameters[i].bounds
+        X[:, i] = (lower + unit[:, i] * (upper - lower + 1)).floor().clamp(lower, upper)
+    return X
+
+
+def run(
+    problem: BaseTestProblem,
+    *,
+    surrogate: str = "gp",
+    config: Config | Mapping[str, Any] | None = None,
+    acquisition: AcquisitionConfig | None = None,
+    iterations: int = 20,
+    initial: int | None = None,
+    q: int = 1,
+    seed: int = 0,
+    start: Run | None = None,
+    on_iteration: Callable[[Iteration], None] | None = None,
+) -> Run:
+    """Optimize a problem.
+
+    Args:
+        problem: BoTorch's, or one of the registry's.
+        surrogate: A registered name.
+        config: The surrogate's configuration.
+        acquisition: Which acquisition function, and its optimizer's budget.
+        iterations: Batches after the initial design, >= 0.
+        initial: Points of the initial design; 2 (d + 1) if None. It depends on the seed only, so
+            that all surrogates of a seed share it.
+        q: Points a batch.
+        seed: Decides everything random.
+        start: A shorter run of the same settings to continue; the result equals that of an
+            uninterrupted run.
+        on_iteration: Told of each finished iteration.
+    """
+    space, objectives = describe(problem)
+    constraints = tuple(getattr(problem, "outcome_constraints", ()))
+    done = list(start.iterations) if start else []
+    tell = on_iteration or (lambda iteration: None)
+    while len(done) <= iterations:
+        number = len(done)
+        if number == 0:
+            n = initial if initial is not None else 2 * (space.dim + 1)
+            X, seconds = initial_design(space, n, derive_seed(seed, "design")), {}
+        else:
+            so_far = Run(objectives, tuple(done))
+            proposal = propose(
+                space, so_far.X, so_far.Y, objectives=objectives, constraints=constraints,
+                surrogate=surrogate, config=config, acquisition=acquisition, q=q,
+                seed=derive_seed(seed, number),
+            )  # fmt: skip
+            X, seconds = proposal.X, dict(proposal.seconds)
+        begin = time.perf_counter()
+        with fixed_seed(derive_seed(seed, "noise", number)):
+            Y = problem(X)
+        Y = Y.reshape(X.shape[0], -1)
+        iteration = Iteration(X, Y, {**seconds, "evaluation": time.perf_counter() - begin})
+        done.append(iteration)
+        tell(iteration)
+    return Run(objectives, tuple(done))
