@@ -1,0 +1,246 @@
+"""What a campaign is: the space, what is wanted, the surrogate, the budget, the black box."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Self
+
+from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
+from bo_surrogates.space import Space
+
+BLACK_BOX_KINDS = ("problem", "python", "command")
+ON_INTERRUPT = ("rerun", "abandon")
+
+
+@dataclass(frozen=True)
+class BlackBoxSource:
+    """Where a campaign's black box comes from.
+
+    Attributes:
+        kind: "problem" (registered), "python" ("module:function") or "command".
+        target: The problem's name, the function, or the command line.
+        options: Of the problem; plain data.
+    """
+
+    kind: Literal["problem", "python", "command"]
+    target: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in BLACK_BOX_KINDS:
+            hint = did_you_mean(self.kind, BLACK_BOX_KINDS)
+            raise InputError(f"unknown kind of black box {self.kind!r}{hint}")
+        if not isinstance(self.target, str) or not self.target.strip():
+            raise InputError(f"{self.kind} must be a non-empty string, got {self.target!r}")
+        object.__setattr__(self, "options", _plain("problem_options", self.options))
+
+
+@dataclass(frozen=True)
+class CampaignSpec:
+    """A campaign, complete: with the results so far it determines the next trial.
+
+    Attributes:
+        name: For people, and to find the campaign in its database.
+        space: What is varied.
+        objectives: What is wanted; several give a Pareto front.
+        constraints: Bounds on further metrics.
+        surrogate: Name of a registered surrogate.
+        surrogate_config: Its configuration as plain data; what is missing takes the defaults.
+        acquisition: The acquisition function and its optimizer's budget.
+        budget: Trials in all, the initial design's included; >= 1.
+        initial: Trials of the initial Sobol design, in {1, ..., budget}; None: see
+            `initial_design_size`.
+        batch_size: Trials asked together, >= 1.
+        workers: Trials evaluated at a time, >= 1. Results do not depend on it.
+        seed: Of everything drawn at random, in [0, 2**63).
+        black_box: What is evaluated; None where results are told by hand.
+        timeout: Seconds after which a trial is given up; None: never.
+        max_consecutive_failures: Failed trials in a row after which a run stops, >= 1.
+        on_interrupt: Whether a resumed campaign runs the trials that were running again
+            ("rerun"), or abandons them ("abandon").
+
+    Raises:
+        InputError: A field is out of its range, or two contradict each other.
+    """
+
+    name: str
+    space: Space
+    objectives: tuple[Objective, ...]
+    constraints: tuple[OutcomeConstraint, ...] = ()
+    surrogate: str = "gp"
+    surrogate_config: Mapping[str, Any] = field(default_factory=dict)
+    acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+    budget: int = 30
+    initial: int | None = None
+    batch_size: int = 1
+    workers: int = 1
+    seed: int = 0
+    black_box: BlackBoxSource | None = None
+    timeout: float | None = None
+    max_consecutive_failures: int = 5
+    on_interrupt: Literal["rerun", "abandon"] = "rerun"
+
+    def __post_init__(self) -> None:
+        _check_text("name", self.name)
+        if not isinstance(self.space, Space):
+            raise InputError(f"space must be a Space, got {self.space!r}")
+        for name, kind in (("objectives", Objective), ("constraints", OutcomeConstraint)):
+            value = tuple(getattr(self, name))
+            for one in value:
+                if not isinstance(one, kind):
+                    raise InputError(f"{name} must hold {kind.__name__} instances, got {one!r}")
+            object.__setattr__(self, name, value)
+        self._check_metrics()
+        _check_text("surrogate", self.surrogate)
+        object.__setattr__(
+            self, "surrogate_config", _plain("surrogate_config", self.surrogate_config)
+        )
+        if not isinstance(self.acquisition, AcquisitionConfig):
+            raise InputError(f"acquisition must be an AcquisitionConfig, got {self.acquisition!r}")
+        self.acquisition.resolve(len(self.objectives))
+        for name in ("budget", "batch_size", "workers", "max_consecutive_failures"):
+            _check_integer(name, getattr(self, name), 1)
+        _check_integer("seed", self.seed, 0, 2**63 - 1)
+        if self.initial is not None:
+            _check_integer("initial", self.initial, 1)
+            if self.initial > self.budget:
+                raise InputError(
+                    f"initial ({self.initial}) must not exceed budget ({self.budget}), which "
+                    "counts the initial design's trials too"
+                )
+        if self.timeout is not None:
+            if not _is_number(self.timeout) or not 0 < self.timeout < math.inf:
+                raise InputError(
+                    f"timeout must be a number of seconds above 0, got {self.timeout!r}; leave it "
+                    "out for none"
+                )
+            object.__setattr__(self, "timeout", float(self.timeout))
+        if self.on_interrupt not in ON_INTERRUPT:
+            hint = did_you_mean(self.on_interrupt, ON_INTERRUPT)
+            raise InputError(
+                f"on_interrupt must be 'rerun' or 'abandon', got {self.on_interrupt!r}{hint}"
+            )
+        if self.black_box is not None and not isinstance(self.black_box, BlackBoxSource):
+            raise InputError(f"black_box must be a BlackBoxSource, got {self.black_box!r}")
+
+    def _check_metrics(self) -> None:
+        if not self.objectives:
+            raise InputError("a campaign needs at least one objective")
+        names = [o.name for o in self.objectives]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"objective {name!r} is defined twice")
+        for constraint in self.constraints:
+            if constraint.metric in names:
+                raise InputError(
+                    f"constraint '{constraint}' is on an objective, which is optimized already; "
+                    "constrain another metric, or set the objective's 'reference' to the worst "
+                    "value of interest"
+                )
+        bounds = [(c.metric, c.op) for c in self.constraints]
+        for bound in bounds:
+            if bounds.count(bound) > 1:
+                raise InputError(f"metric {bound[0]!r} has two constraints with {bound[1]}")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What each trial must measure."""
+        return metric_names(self.objectives, self.constraints)
+
+    @property
+    def initial_design_size(self) -> int:
+        """Trials of the initial Sobol design: `initial`, or 2(d + 1), at least 5, within budget."""
+        if self.initial is not None:
+            return self.initial
+        return min(max(2 * (self.space.dim + 1), 5), self.budget)
+
+    def resolved(self) -> Self:
+        """A copy whose `surrogate_config` is complete, so that later defaults cannot change it.
+
+        Raises:
+            InputError: Unknown surrogate, or a bad configuration of it.
+        """
+        from bo_surrogates.surrogates import SURROGATES  # imports every surrogate's machinery
+
+        config = SURROGATES[self.surrogate].configure(self.surrogate_config)
+        return replace(self, surrogate_config=config.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able data from which `from_dict` makes an equal specification."""
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "space": self.space.to_dict(),
+            "objectives": [asdict(o) for o in self.objectives],
+            "constraints": [asdict(c) for c in self.constraints],
+            "surrogate_config": dict(self.surrogate_config),
+            "acquisition": self.acquisition.to_dict(),
+            "black_box": None if self.black_box is None else asdict(self.black_box),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`, also after a trip through JSON.
+
+        Raises:
+            InputError: A field is unknown, missing or invalid.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in data:
+            if key not in known:
+                raise InputError(f"a campaign has no field {key!r}{did_you_mean(key, known)}")
+        try:
+            return cls(
+                **{
+                    **data,
+                    "space": Space.from_dict(data["space"]),
+                    "objectives": tuple(Objective(**o) for o in data["objectives"]),
+                    "constraints": tuple(
+                        OutcomeConstraint(**c) for c in data.get("constraints", ())
+                    ),
+                    "acquisition": AcquisitionConfig.from_dict(data.get("acquisition", {})),
+                    "black_box": (
+                        BlackBoxSource(**data["black_box"]) if data.get("black_box") else None
+                    ),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"this is not a campaign's data: {type(error).__name__} {error}"
+            ) from error
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name} must be a non-empty string, got {value!r}")
+    if not value.isprintable():
+        raise InputError(f"{name} must be printable text on one line, got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name} must be an integer, got {value!r}")
+    if value < low or (high is not None and value > high):
+        span = f">= {low}" if high is None else f"in [{low}, {high}]"
+        raise InputError(f"{name} must be {span}, got {value!r}")
+
+
+def _plain(name: str, data: object) -> dict[str, Any]:
+    """A copy made of JSON's types, so that what is stored is what was meant."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{name} must be a table, got {data!r}")
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(data), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{name} may hold finite numbers, strings, booleans, lists and tables only: {error}"
+        ) from None
+    return copy

@@ -1,0 +1,133 @@
+"""What runs in a worker process: one black box, called trial after trial.
+
+A worker leads its own process group, so that killing the group ends the worker together with
+everything its black box has started. A worker whose parent disappears does that to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from bo_surrogates.campaign.black_box import BlackBox, Reading, TrialFailure, read_result
+
+if TYPE_CHECKING:
+    from bo_surrogates.space import Values
+
+WATCH_INTERVAL = 1.0  # seconds between looks at the parent, beside waiting for its end
+
+
+def evaluate(
+    black_box: BlackBox, index: int, parameters: Values, seed: int
+) -> tuple[dict[str, Reading] | None, str | None, float]:
+    """Run one trial; whatever it raises becomes a reason.
+
+    The call is fenced so that its result is the same in any process: the global generators of
+    `random`, NumPy and torch start from the trial's seed and are put back afterwards, and
+    numerical libraries use one thread.
+
+    Returns:
+        Readings by metric or None, the reason for None, and the seconds it took.
+    """
+    start = time.perf_counter()
+    readings, reason = None, None
+    try:
+        with _fenced(seed):
+            raw = black_box(dict(parameters), index, seed)
+        readings = read_result(raw, black_box.metrics)
+    except TrialFailure as error:
+        reason = str(error)
+    except SystemExit as error:
+        reason = f"the black box called sys.exit({error.code!r})"
+    except Exception as error:  # noqa: BLE001 - recorded with the trial: nothing is swallowed
+        reason = describe_exception(error)
+    return readings, reason, time.perf_counter() - start
+
+
+def describe_exception(error: BaseException) -> str:
+    """Its type, text and the line that raised it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames:
+        text += f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
+    return text
+
+
+@contextmanager
+def _fenced(seed: int) -> Iterator[None]:
+    # Only libraries that are loaded can be fenced, and loading torch takes seconds that most
+    # black boxes do not need.
+    with ExitStack() as stack:
+        python_state = random.getstate()
+        stack.callback(random.setstate, python_state)
+        random.seed(seed)
+        if (numpy := sys.modules.get("numpy")) is not None:
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+            numpy.random.seed(seed % 2**32)
+            if (pools := sys.modules.get("threadpoolctl")) is not None:
+                stack.enter_context(pools.threadpool_limits(1))
+        if (torch := sys.modules.get("torch")) is not None:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
+            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+            torch.manual_seed(seed)
+        yield
+
+
+def serve(connection: Connection, pickled: bytes) -> None:
+    """The body of a worker process: evaluates what arrives until told to stop.
+
+    Sends ("ready", None) or ("unusable", reason) once, then for each (index, parameters, seed)
+    received the triple of `evaluate`; None ends it.
+    """
+    os.setsid()
+    # The parent started this process with SIGINT blocked. From here on a Ctrl-C at the terminal
+    # does not reach it; drop one that came before, then behave as usual.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(2, 1)  # the campaign's standard output carries the campaign's results only
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"
+    try:
+        black_box = pickle.loads(pickled)
+        black_box.prepare()
+    except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+        connection.send(("unusable", describe_exception(error)))
+        return
+    connection.send(("ready", None))
+    while True:
+        try:
+            task: Any = connection.recv()
+        except (EOFError, OSError):  # the parent is gone
+            return
+        if task is None:
+            return
+        try:
+            result = evaluate(black_box, *task)
+        except KeyboardInterrupt as error:  # raised by the black box: no Ctrl-C arrives here
+            result = (None, describe_exception(error), 0.0)
+        connection.send(result)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is None or parent.pid is None:
+        return
+    # Its sentinel stays silent where a process forked by the parent survives it: look, too.
+    while not wait([parent.sentinel], timeout=WATCH_INTERVAL):
+        if os.getppid() != parent.pid:
+            break
+    os.killpg(0, signal.SIGKILL)
