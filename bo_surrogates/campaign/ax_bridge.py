@@ -7,7 +7,7 @@ parser would refuse or take for Euler's number.
 
 Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaign/test_ax_bridge):
 `Client.set_generation_strategy`, `fit_botorch_model`, `Acquisition._construct_botorch_acquisition`
-with the attributes it reads, `BoTorchGenerator.cross_validate`, `GeneratorRegistryBase`,
+with the attributes it reads, `Acquisition.optimize`, `determine_optimizer`, `mk_discrete_choices`, `BoTorchGenerator.cross_validate`, `GeneratorRegistryBase`,
 `StandardizeY.__init__`, `Client._experiment`.
 """
 
@@ -37,7 +37,8 @@ from ax.exceptions.generation_strategy import GenerationStrategyRepeatedPoints
 from ax.generation_strategy.generation_node import GenerationNode
 from ax.generation_strategy.generation_strategy import GenerationStrategy
 from ax.generation_strategy.generator_spec import GeneratorSpec
-from ax.generators.torch.botorch_modular.acquisition import Acquisition
+from ax.generators.torch.botorch_modular.acquisition import Acquisition, determine_optimizer
+from ax.generators.utils import mk_discrete_choices
 from ax.generators.torch.botorch_modular.generator import BoTorchGenerator
 from ax.generators.torch.botorch_modular.surrogate import SurrogateSpec
 from ax.generators.torch.botorch_modular.utils import ModelConfig, fit_botorch_model
@@ -46,7 +47,8 @@ from botorch.models.model import Model
 from botorch.utils.constraints import get_outcome_constraint_transforms
 from torch import Tensor
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.acquisition.defaults import make_acquisition
+from bo_surrogates.acquisition.optimize import optimizer_options
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import RunError
@@ -114,6 +116,21 @@ class RegistryAcquisition(Acquisition):
 
     def _update_objective_thresholds(self, torch_opt_config: Any) -> None:
         """Reference points are inferred in `make_acquisition`, for every kind of posterior."""
+
+    def optimize(
+        self, n: int, search_space_digest: Any, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ax chooses the optimizer by the kinds of parameter; its budget is ours."""
+        optimizer = determine_optimizer(
+            search_space_digest=search_space_digest,
+            acqf=self.acqf,
+            discrete_choices=mk_discrete_choices(
+                ssd=search_space_digest, fixed_features=kwargs.get("fixed_features")
+            ),
+        )
+        config = self.botorch_acqf_classes_with_options[0][1]["config"]
+        kwargs["optimizer_options"] = optimizer_options(optimizer, config)
+        return super().optimize(n, search_space_digest, *args, **kwargs)
 
 
 class RegistryGenerator(BoTorchGenerator):
@@ -424,7 +441,6 @@ class AxBridge:
     def _surrogate_node(self, first: int) -> GenerationNode:
         spec = self.spec
         entry = SURROGATES[spec.surrogate]
-        acquisition: AcquisitionConfig = spec.acquisition
         return GenerationNode(
             name="surrogate",
             should_deduplicate=True,
@@ -448,19 +464,10 @@ class AxBridge:
                         # Named only to keep Ax from choosing; RegistryAcquisition decides.
                         "botorch_acqf_class": AcquisitionFunction,
                         "botorch_acqf_options": {
-                            "config": acquisition,
+                            "config": spec.acquisition,
                             "seed": derive_seed(spec.seed, "acquisition", first),
                         },
                         "fit_tracking_metrics": False,
-                    },
-                    generator_gen_kwargs={
-                        "model_gen_options": {
-                            "optimizer_kwargs": {
-                                "num_restarts": acquisition.num_restarts,
-                                "raw_samples": acquisition.raw_samples,
-                                "options": {"maxiter": acquisition.maxiter},
-                            }
-                        }
                     },
                 )
             ],

@@ -208,9 +208,10 @@ FunctionSamples = Callable[[Tensor], Tensor]
 class Surrogate(Model):
     """Mixin of every registered model.
 
-    A subclass's constructor takes `(train_X, train_Y, train_Yvar=None, *, config=None,
-    seed=None, input_transform=None, outcome_transform=None)`, prepares an unfitted model and does
-    no work; `fit` does it. Everything learnt lives in `state_dict()`.
+    A subclass's constructor takes `(train_X, train_Y, train_Yvar=None, input_transform=None,
+    outcome_transform=None, *, config=None, seed=None)`, prepares an unfitted model and does no
+    work; `fit` does it. Everything learnt lives in `state_dict()`. (Ax looks for the transforms by
+    name among the arguments that are not keyword-only.)
     """
 
     config_class: ClassVar[type[Config]]

@@ -69,11 +69,11 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         train_X: Tensor,
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = None,
         *,
         config: Config | None = None,
         seed: int | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
     ) -> None:
         config = config or self.config_class()
         with torch.no_grad():
