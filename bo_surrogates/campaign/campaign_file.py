@@ -1,0 +1,378 @@
+"""The campaign file: a TOML file that says what to optimize and how.
+
+    name = "suzuki"
+    budget = 40
+    command = "python measure.py"      # or python = "module:function", or problem = "branin"
+    metrics = ["impurity"]             # measured too, for the constraint
+    constraints = ["impurity <= 0.02"]
+
+    [[parameters]]
+    name = "temperature"
+    type = "float"
+    low = 20
+    high = 120
+    unit = "°C"
+
+    [[objectives]]
+    name = "yield"
+    direction = "maximize"
+
+    [surrogate]
+    name = "gp"
+    kernel = "matern"
+
+A mistake raises one `InputError` that names the file, the table and the key, what was given, what
+was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec
+from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.objective import Objective, OutcomeConstraint
+from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space
+
+Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
+ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
+
+SETTINGS = (
+    "budget", "initial", "batch_size", "workers", "seed", "timeout", "max_consecutive_failures",
+    "on_interrupt",
+)  # fmt: skip
+# What a problem brings along, so that a file that names one does not say it too.
+OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")
+TOP_LEVEL = (
+    "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "surrogate",
+    "acquisition",
+)  # fmt: skip
+PARAMETER_KEYS = {
+    "float": ("low", "high", "log", "unit"),
+    "int": ("low", "high", "log", "unit"),
+    "ordered": ("values", "unit"),
+    "choice": ("values", "unit"),
+}
+REQUIRED_KEYS = {"float": ("low", "high"), "int": ("low", "high"), "ordered": ("values",),
+                 "choice": ("values",)}  # fmt: skip
+OBJECTIVE_KEYS = ("name", "direction", "reference", "unit")
+CONSTRAINT_KEYS = ("metric", "op", "bound")
+
+
+def read_campaign_file(path: str | Path, problem_facts: ProblemFacts | None = None) -> CampaignSpec:
+    """Read and check a campaign file.
+
+    Args:
+        path: The TOML file; without a `name` in it, its stem names the campaign.
+        problem_facts: From a problem's name and options to its space, objectives and constraints
+            (the library itself knows no problems).
+
+    Raises:
+        InputError: The file cannot be read, or holds a mistake.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no campaign file {str(path)!r}; check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a text file in UTF-8 ({error.reason}); save it as one"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    return campaign_from_mapping(data, str(path), problem_facts, default_name=path.stem)
+
+
+def campaign_from_mapping(
+    data: Mapping[str, Any],
+    source: str = "campaign",
+    problem_facts: ProblemFacts | None = None,
+    default_name: str = "campaign",
+) -> CampaignSpec:
+    """A campaign from a campaign file's content.
+
+    Args:
+        data: As `tomllib` gives it.
+        source: How messages call the file.
+        problem_facts: See `read_campaign_file`.
+        default_name: The campaign's name where the content gives none.
+
+    Raises:
+        InputError: Whatever is wrong with the content; never another exception.
+    """
+    with _at(source):
+        if not isinstance(data, Mapping):
+            raise InputError(f"expected a table, got {data!r}")
+        _check_numbers(data)
+        _check_keys(data, TOP_LEVEL)
+        black_box = _black_box(data)
+        if black_box is not None and black_box.kind == "problem":
+            facts = _facts_of_problem(data, black_box, problem_facts)
+        else:
+            facts = _space(data), _objectives(data), _outcome_constraints(data)
+        surrogate = dict(_table(data, "surrogate"))
+        surrogate_name = surrogate.pop("name", "gp")
+        with _at("[acquisition]"):
+            acquisition = AcquisitionConfig.from_dict(_table(data, "acquisition"))
+        spec = CampaignSpec(
+            name=data.get("name", default_name),
+            space=facts[0],
+            objectives=tuple(facts[1]),
+            constraints=tuple(facts[2]),
+            acquisition=acquisition,
+            black_box=black_box,
+            surrogate=surrogate_name,
+            surrogate_config=surrogate,
+            **{key: data[key] for key in SETTINGS if key in data},
+        )
+        with _at("[surrogate]"):
+            return spec.resolved()
+
+
+# ---- the black box -------------------------------------------------------------------------------
+def _black_box(data: Mapping[str, Any]) -> BlackBoxSource | None:
+    named = [kind for kind in BLACK_BOX_KINDS if kind in data]
+    if len(named) > 1:
+        raise InputError(
+            f"several black boxes: {' and '.join(named)}; keep one of problem, python and command "
+            "(or none, to ask and tell by hand)"
+        )
+    if "problem_options" in data and named != ["problem"]:
+        raise InputError('[problem_options] needs problem = "..." at the top of the file')
+    if not named:
+        return None
+    options = _table(data, "problem_options")
+    with _at("[problem_options]" if options else ""):
+        return BlackBoxSource(named[0], data[named[0]], options)  # type: ignore[arg-type]
+
+
+def _facts_of_problem(
+    data: Mapping[str, Any], black_box: BlackBoxSource, problem_facts: ProblemFacts | None
+) -> Facts:
+    for key in OF_A_PROBLEM:
+        if key in data:
+            raise InputError(
+                f"{key}: the problem {black_box.target!r} defines its parameters, objectives and "
+                f"constraints itself; remove {key!r}, or name a python function or a command "
+                "instead of the problem"
+            )
+    if problem_facts is None:
+        raise InputError(
+            f"problem = {black_box.target!r}: problems are not available here; pass problem_facts"
+        )
+    with _at(f"problem = {black_box.target!r}"):
+        return problem_facts(black_box.target, black_box.options)
+
+
+# ---- the space -----------------------------------------------------------------------------------
+def _space(data: Mapping[str, Any]) -> Space:
+    tables = _tables(data, "parameters")
+    if not tables:
+        raise InputError(
+            "no parameters: say what may be varied in [[parameters]] tables (name, type, low, "
+            'high), or name a problem = "..."'
+        )
+    parameters = [_parameter(table, where) for where, table in tables]
+    constraints = [
+        _linear_constraint(text) for text in _list(data, "parameter_constraints", ["x1 + x2 <= 3"])
+    ]
+    space = Space(parameters, constraints)
+    _check_not_empty(space)
+    return space
+
+
+def _parameter(table: Mapping[str, Any], where: str) -> Parameter:
+    with _at(where):
+        kind = _required(table, "type", "one of 'float', 'int', 'ordered', 'choice'")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise InputError(f"unknown type {kind!r}{did_you_mean(kind, KINDS)}")
+        _check_keys(table, ("name", "type", *PARAMETER_KEYS[kind]), f"of type {kind!r}")
+        _required(table, "name", "a string")
+        for key in REQUIRED_KEYS[kind]:
+            _required(table, key, "a list" if key == "values" else "a number")
+        if not isinstance(table.get("log", False), bool):
+            raise InputError(f"log must be true or false, got {table['log']!r}")
+        if not isinstance(table.get("unit", ""), str):
+            raise InputError(f"unit must be a string, got {table['unit']!r}")
+        return KINDS[kind](**{k: v for k, v in table.items() if k != "type"})
+
+
+def _linear_constraint(text: object) -> LinearConstraint:
+    if not isinstance(text, str):
+        raise InputError(
+            f"parameter_constraints: expected a text such as 'x1 + x2 <= 3', got {text!r}"
+        )
+    try:
+        constraint = LinearConstraint.parse(text)
+        numbers = (*constraint.coefficients.values(), constraint.upper)
+    except (OverflowError, RecursionError, MemoryError):
+        numbers = (math.inf,)
+    if not all(math.isfinite(n) for n in numbers):
+        raise InputError(f"parameter constraint {text!r}: a number in it is out of range")
+    return constraint
+
+
+def _check_not_empty(space: Space) -> None:
+    """Refuse constraints that no point satisfies (a linear program over the box)."""
+    if not space.constraints:
+        return
+    from scipy.optimize import linprog
+
+    matrix = [[c.coefficients.get(n, 0.0) for n in space.names] for c in space.constraints]
+    found = linprog(
+        [0.0] * space.dim,
+        A_ub=matrix,
+        b_ub=[c.upper for c in space.constraints],
+        bounds=[p.bounds for p in space.parameters],
+    )
+    if found.status == 2:  # infeasible
+        raise InputError(
+            "parameter_constraints: no point within the parameters' bounds satisfies "
+            + " and ".join(f"'{c}'" for c in space.constraints)
+        )
+
+
+# ---- what is measured ----------------------------------------------------------------------------
+def _objectives(data: Mapping[str, Any]) -> tuple[Objective, ...]:
+    tables = _tables(data, "objectives")
+    if not tables:
+        raise InputError(
+            "no objective: say what to optimize in an [[objectives]] table "
+            '(name = "yield", direction = "maximize")'
+        )
+    objectives = []
+    for where, table in tables:
+        with _at(where):
+            _check_keys(table, OBJECTIVE_KEYS)
+            _required(table, "name", "a string")
+            _required(table, "direction", "'minimize' or 'maximize'")
+            if not isinstance(table.get("unit", ""), str):
+                raise InputError(f"unit must be a string, got {table['unit']!r}")
+            objectives.append(Objective(**table))
+    return tuple(objectives)
+
+
+def _outcome_constraints(data: Mapping[str, Any]) -> tuple[OutcomeConstraint, ...]:
+    measured = [t["name"] for _, t in _tables(data, "objectives")]
+    further = _list(data, "metrics", ["impurity"])
+    for name in further:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"metrics: expected a list of names, got {name!r} in it")
+        if name in measured:
+            raise InputError(f"metrics: {name!r} is named twice (objectives are measured anyway)")
+        measured.append(name)
+    constraints = []
+    for item in _list(data, "constraints", ["impurity <= 0.02"]):
+        constraint = _outcome_constraint(item)
+        if constraint.metric not in measured:
+            raise InputError(
+                f"constraint '{constraint}': unknown metric {constraint.metric!r}"
+                f"{did_you_mean(constraint.metric, measured)}; if the black box measures it, say "
+                f'so at the top of the file: metrics = ["{constraint.metric}"]'
+            )
+        constraints.append(constraint)
+    for name in further:
+        if name not in [c.metric for c in constraints]:
+            raise InputError(
+                f"metrics: {name!r} is neither an objective nor constrained; constrain it "
+                "(constraints = [...]) or remove it"
+            )
+    return tuple(constraints)
+
+
+def _outcome_constraint(item: object) -> OutcomeConstraint:
+    if isinstance(item, Mapping):
+        with _at("constraints"):
+            _check_keys(item, CONSTRAINT_KEYS)
+            for key in CONSTRAINT_KEYS:
+                _required(item, key, "as in {metric = 'impurity', op = '<=', bound = 0.02}")
+            return OutcomeConstraint(**item)
+    match = re.fullmatch(r"\s*(.+?)\s*(<=|>=)\s*(\S+)\s*", item) if isinstance(item, str) else None
+    try:
+        if match is None:
+            raise ValueError
+        bound = float(match[3])
+    except ValueError:
+        raise InputError(
+            f"constraints: cannot read {item!r}; write 'metric <= number' or 'metric >= number'"
+        ) from None
+    return OutcomeConstraint(match[1], match[2], bound)  # type: ignore[arg-type]
+
+
+# ---- tables and keys -----------------------------------------------------------------------------
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say where in the file a mistake is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _check_keys(table: Mapping[Any, Any], known: Sequence[str], what: str = "") -> None:
+    for key in table:
+        if key in known:
+            continue
+        if key in TOP_LEVEL and known is not TOP_LEVEL:
+            # In TOML whatever follows a table's header belongs to the table.
+            raise InputError(
+                f"{key!r} does not belong here; move it to the top of the file, above the first "
+                "table ([...] or [[...]])"
+            )
+        raise InputError(
+            f"unknown key {key!r}{' ' + what if what else ''}{did_you_mean(key, known)}"
+        )
+
+
+def _required(table: Mapping[str, Any], key: str, expected: str) -> Any:
+    if key not in table:
+        raise InputError(f"{key!r} is missing; expected {expected}")
+    return table[key]
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = data.get(key, {})
+    if not isinstance(table, Mapping):
+        raise InputError(f"{key} must be a table, written [{key}], got {table!r}")
+    return table
+
+
+def _tables(data: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The tables of an array of tables, each with how messages call it."""
+    tables = data.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(t, Mapping) for t in tables):
+        raise InputError(f"{key} must be tables, each written [[{key}]], got {tables!r}")
+    named = []
+    for number, table in enumerate(tables, start=1):
+        name = table.get("name")
+        named.append((f"[[{key}]] {number}" + (f" ({name!r})" if name else ""), table))
+    return named
+
+
+def _list(data: Mapping[str, Any], key: str, example: list[str]) -> list[Any]:
+    value = data.get(key, [])
+    if not isinstance(value, list):
+        raise InputError(f"{key} must be a list such as {example!r}, got {value!r}")
+    return value
+
+
+def _check_numbers(data: object, where: str = "") -> None:
+    """Integers beyond 64 bits, which TOML does not have, overflow later on."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            _check_numbers(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(data, list | tuple):
+        for value in data:
+            _check_numbers(value, where)
+    elif isinstance(data, int) and not -(2**63) <= data < 2**63:
+        raise InputError(f"{where}: an integer must fit in 64 bits, got one that does not")
