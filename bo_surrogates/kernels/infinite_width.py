@@ -2,7 +2,8 @@
 
 A fully connected network with L hidden layers of width n and independent Gaussian weights,
 
-    h^1 = sqrt(sw/d) W^1 z + sqrt(sb) b^1,    h^{l+1} = sqrt(sw/n) W^{l+1} phi(h^l) + sqrt(sb) b^{l+1},
+    h^1     = sqrt(sw/d) W^1 z + sqrt(sb) b^1,
+    h^{l+1} = sqrt(sw/n) W^{l+1} phi(h^l) + sqrt(sb) b^{l+1},
 
 becomes a Gaussian process as n grows (Neal 1996; Lee et al. 2018, arXiv 1711.00165, section 2;
 Matthews et al. 2018, arXiv 1804.11271). Its covariance follows layer by layer from the

@@ -8,6 +8,8 @@ adds a bias of order 1 / width.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from botorch.sampling.pathwise.features.maps import FeatureMap
 from torch import Size, Tensor
@@ -33,6 +35,7 @@ class RandomNetworkFeatures(FeatureMap):
     def __init__(self, kernel: NNGPKernel, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.kernel = kernel
+        self.batch_shape = kernel.batch_shape
         self.num_outputs = num_outputs
         self.input_transform = None
         self.output_transform = None
@@ -46,14 +49,9 @@ class RandomNetworkFeatures(FeatureMap):
         widths = [num_inputs] + [HIDDEN_WIDTH] * kernel.depth
         self.weights = [
             torch.randn(*leading, fan_in, fan_out, **options) / fan_in**0.5
-            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+            for fan_in, fan_out in pairwise(widths)
         ]
         self.biases = [torch.randn(*leading, 1, width, **options) for width in widths[1:]]
-
-    @property
-    def batch_shape(self) -> Size:
-        """The kernel's."""
-        return self.kernel.batch_shape
 
     def forward(self, x: Tensor) -> Tensor:
         """psi(x).

@@ -1,0 +1,1 @@
+"""Kernels: GPyTorch `Kernel`s with finite gradients at coincident points."""
