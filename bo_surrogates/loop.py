@@ -18,12 +18,12 @@ import torch
 from botorch.models import ModelList, ModelListGP
 from botorch.models.model import Model
 from botorch.test_functions.base import BaseTestProblem
-from botorch.utils.sampling import draw_sobol_samples
 from torch import Tensor
 
 from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.config import Config
+from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Direction, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
@@ -180,7 +180,9 @@ def _standard_deviations(X: Tensor, Y: Tensor) -> Tensor:
     return torch.stack(stdvs)
 
 
-def _constraint(constraint: OutcomeConstraint, column: int, stdv: Tensor) -> Callable[[Tensor], Tensor]:
+def _constraint(
+    constraint: OutcomeConstraint, column: int, stdv: Tensor
+) -> Callable[[Tensor], Tensor]:
     sign = 1.0 if constraint.op == "<=" else -1.0
     return lambda Y: sign * (Y[..., column] - constraint.bound) / stdv[column]
 
@@ -240,9 +242,7 @@ def describe(problem: BaseTestProblem) -> tuple[Space, tuple[Objective, ...]]:
         if i in problem.categorical_inds:
             raise InputError("a BoTorch problem with categorical inputs needs a `space` with names")
         whole = i in problem.discrete_inds
-        parameters.append(
-            Int(f"x{i}", int(low), int(high)) if whole else Float(f"x{i}", low, high)
-        )
+        parameters.append(Int(f"x{i}", int(low), int(high)) if whole else Float(f"x{i}", low, high))
     # BoTorch refuses to tell the direction of a problem with several objectives by its property.
     minimize = problem._is_minimization_by_default != problem.negate
     direction: Direction = "minimize" if minimize else "maximize"
@@ -251,42 +251,6 @@ def describe(problem: BaseTestProblem) -> tuple[Space, tuple[Objective, ...]]:
     return Space(parameters), tuple(
         Objective(f"y{i}", direction, reference=reference[i]) for i in range(count)
     )
-
-
-def initial_design(space: Space, n: int, seed: int) -> Tensor:
-    """`n x d` scrambled Sobol points in problem coordinates (uniform in model coordinates).
-
-    Raises:
-        InputError: The space has parameter constraints that the design cannot satisfy.
-    """
-    bounds = torch.stack([torch.zeros(space.dim), torch.ones(space.dim)]).double()
-    found: list[Tensor] = []
-    for attempt in range(100):
-        unit = draw_sobol_samples(bounds, n=n, q=1, seed=derive_seed(seed, attempt)).squeeze(-2)
-        X = _from_unit(space, unit)
-        for x in X:
-            values = space.decode(x)
-            if all(c.slack(values) >= 0 for c in space.constraints):
-                found.append(x)
-            if len(found) == n:
-                return torch.stack(found)
-    raise InputError(
-        f"no {n} points satisfying the parameter constraints were found among {100 * n} random "
-        "ones; loosen the constraints"
-    )
-
-
-def _from_unit(space: Space, unit: Tensor) -> Tensor:
-    """Unit-cube points to problem coordinates: each level of a discrete parameter equally likely."""
-    low, high = space.model_bounds
-    Z = low + unit * (high - low)
-    X = space.from_model(Z)
-    for i in [*space.discrete_inds, *space.categorical_inds]:
-        if getattr(space.parameters[i], "log", False):
-            continue  # equally likely on the logarithmic scale, which from_model did
-        lower, upper = space.parameters[i].bounds
-        X[:, i] = (lower + unit[:, i] * (upper - lower + 1)).floor().clamp(lower, upper)
-    return X
 
 
 def run(
@@ -326,7 +290,7 @@ def run(
         number = len(done)
         if number == 0:
             n = initial if initial is not None else 2 * (space.dim + 1)
-            X, seconds = initial_design(space, n, derive_seed(seed, "design")), {}
+            X, seconds = sobol_design(space, n, derive_seed(seed, "sobol")), {}
         else:
             so_far = Run(objectives, tuple(done))
             proposal = propose(

@@ -125,8 +125,8 @@ class Float(Parameter):
         return min(max(number, self.low), self.high)
 
     def decode(self, coordinate: float) -> float:
-        """See `Parameter.decode`."""
-        return min(max(float(coordinate), self.low), self.high)
+        """See `Parameter.decode`; 12 significant digits, which hides what log10 and back leave."""
+        return min(max(float(f"{float(coordinate):.12g}"), self.low), self.high)
 
 
 @dataclass(frozen=True)
@@ -376,7 +376,9 @@ class Space:
             raise InputError("a search space needs at least one parameter")
         for parameter in self.parameters:
             if not isinstance(parameter, Parameter):
-                raise InputError(f"expected a parameter such as Float('x', 0, 1), got {parameter!r}")
+                raise InputError(
+                    f"expected a parameter such as Float('x', 0, 1), got {parameter!r}"
+                )
         self.names = tuple(p.name for p in self.parameters)
         duplicates = {n for n in self.names if self.names.count(n) > 1}
         if duplicates:
@@ -471,9 +473,7 @@ class Space:
         """The values at problem coordinates `X` of shape `d`."""
         if X.shape != (self.dim,):
             raise InputError(f"expected coordinates of shape ({self.dim},), got {tuple(X.shape)}")
-        return {
-            p.name: p.decode(x) for p, x in zip(self.parameters, X.tolist(), strict=True)
-        }
+        return {p.name: p.decode(x) for p, x in zip(self.parameters, X.tolist(), strict=True)}
 
     # ---- model coordinates ------------------------------------------------------------------
     def _table(self, parameter: Parameter) -> Tensor | None:

@@ -1,0 +1,1 @@
+"""Acquisition functions: which one, and how it is maximized."""

@@ -106,6 +106,49 @@ def make_sampler(model: Model, X: Tensor, mc_samples: int, seed: int) -> MCSampl
     return ListSampler(*samplers)
 
 
+def _observed(
+    model: Model, X: Tensor, constraints: list[Constraint] | None
+) -> tuple[Tensor, Tensor]:
+    """The model's mean at observed inputs, `n x m`, and which of them satisfy the constraints."""
+    with torch.no_grad():
+        mean = model.posterior(X).mean
+    satisfied = [c(mean) <= 0 for c in constraints or []]
+    everywhere = torch.ones(mean.shape[:-1], dtype=torch.bool, device=mean.device)
+    return mean, torch.stack([everywhere, *satisfied]).all(dim=0)
+
+
+def infer_reference(
+    model: Model,
+    weights: Tensor,
+    X_baseline: Tensor,
+    constraints: list[Constraint] | None = None,
+    reference: Tensor | None = None,
+) -> Tensor:
+    """The hypervolume's reference point: what is given, the rest from the Pareto front so far.
+
+    BoTorch's rule (a tenth of the front's range below its nadir), on the model's mean at the
+    observed inputs that satisfy the constraints (at all of them, if none does).
+
+    Args:
+        model: m outcomes.
+        weights: `k x m`, as for `make_acquisition`.
+        X_baseline: `n x d` observed inputs.
+        constraints: As for `make_acquisition`.
+        reference: `k` values, NaN where not given.
+
+    Returns:
+        `k` values on the weighted scale.
+    """
+    if reference is not None and not reference.isnan().any():
+        return reference
+    mean, feasible = _observed(model, X_baseline, constraints)
+    observed = mean @ weights.T
+    if feasible.any():
+        observed = observed[feasible]
+    inferred = infer_reference_point(observed[is_non_dominated(observed)])
+    return inferred if reference is None else reference.where(~reference.isnan(), inferred)
+
+
 def make_acquisition(
     model: Model,
     *,
@@ -132,26 +175,15 @@ def make_acquisition(
     """
     name = config.resolve(weights.shape[0])
     sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
-    with torch.no_grad():
-        mean = model.posterior(X_baseline).mean
-    if constraints:
-        feasible = torch.stack([c(mean) <= 0 for c in constraints]).all(dim=0)
-        if not feasible.any():
-            return qLogProbabilityOfFeasibility(
-                model, constraints=constraints, sampler=sampler, X_pending=X_pending
-            )
+    mean, feasible = _observed(model, X_baseline, constraints)
+    if constraints and not feasible.any():
+        return qLogProbabilityOfFeasibility(
+            model, constraints=constraints, sampler=sampler, X_pending=X_pending
+        )
     if name == "qlognehvi":
-        if reference is None or reference.isnan().any():
-            observed = mean @ weights.T
-            if constraints:
-                observed = observed[feasible]
-            inferred = infer_reference_point(observed[is_non_dominated(observed)])
-            reference = inferred if reference is None else reference.where(
-                ~reference.isnan(), inferred
-            )
         return qLogNoisyExpectedHypervolumeImprovement(
             model,
-            ref_point=reference,
+            ref_point=infer_reference(model, weights, X_baseline, constraints, reference),
             X_baseline=X_baseline,
             sampler=sampler,
             objective=GenericMCMultiOutputObjective(lambda Y, X=None: Y @ weights.T.to(Y)),
@@ -161,12 +193,9 @@ def make_acquisition(
         )
     objective = LinearMCObjective(weights=weights[0])
     if name == "qlogei":
-        values = objective(mean)
-        if constraints:
-            values = values[feasible]
         return qLogExpectedImprovement(
             model,
-            best_f=values.max(),
+            best_f=objective(mean)[feasible].max(),
             sampler=sampler,
             objective=objective,
             constraints=constraints,

@@ -42,9 +42,7 @@ def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, An
         case "optimize_acqf_mixed_alternating":
             # Each alternation is one discrete local search and one run of L-BFGS-B. BoTorch's 64
             # alternations take seconds; see benchmarks for what fewer cost.
-            return budget | {
-                "options": {"maxiter_alternating": ALTERNATIONS, **_BATCHES}
-            }
+            return budget | {"options": {"maxiter_alternating": ALTERNATIONS, **_BATCHES}}
         case "optimize_acqf_discrete_local_search":
             return budget
         case _:

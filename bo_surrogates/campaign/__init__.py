@@ -1,0 +1,1 @@
+"""Durable campaigns: ask, tell, run, resume."""

@@ -6,9 +6,11 @@ so that a user may call a parameter "temperature (C)" or a metric "E", which Ax'
 parser would refuse or take for Euler's number.
 
 Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaign/test_ax_bridge):
-`Client.set_generation_strategy`, `fit_botorch_model`, `Acquisition._construct_botorch_acquisition`
-with the attributes it reads, `Acquisition.optimize`, `determine_optimizer`, `mk_discrete_choices`, `BoTorchGenerator.cross_validate`, `GeneratorRegistryBase`,
-`StandardizeY.__init__`, `Client._experiment`.
+`Client.set_generation_strategy` and `Client._experiment`, `fit_botorch_model`,
+`GeneratorRegistryBase`, `GenerationNode._fitted_adapter`, `BoTorchGenerator.cross_validate`,
+`StandardizeY.__init__`, `Acquisition._construct_botorch_acquisition`,
+`._update_objective_thresholds` and `.optimize` with the attributes they read,
+`determine_optimizer`, `mk_discrete_choices`.
 """
 
 from __future__ import annotations
@@ -17,48 +19,51 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from ax.adapter.registry import (
-    GeneratorRegistryBase,
-    Generators,
-    GeneratorSetup,
-    MBM_X_trans,
-)
+
+_logging = logging.root.manager.disable
+logging.disable(logging.INFO)  # Ax reports when it is imported
+from ax.adapter.registry import GeneratorRegistryBase, GeneratorSetup, MBM_X_trans
 from ax.adapter.torch import TorchAdapter
 from ax.adapter.transforms.derelativize import Derelativize
 from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+from ax.core.observation import ObservationFeatures
 from ax.exceptions.core import SearchSpaceExhausted
 from ax.exceptions.generation_strategy import GenerationStrategyRepeatedPoints
 from ax.generation_strategy.generation_node import GenerationNode
 from ax.generation_strategy.generation_strategy import GenerationStrategy
 from ax.generation_strategy.generator_spec import GeneratorSpec
 from ax.generators.torch.botorch_modular.acquisition import Acquisition, determine_optimizer
-from ax.generators.utils import mk_discrete_choices
 from ax.generators.torch.botorch_modular.generator import BoTorchGenerator
 from ax.generators.torch.botorch_modular.surrogate import SurrogateSpec
 from ax.generators.torch.botorch_modular.utils import ModelConfig, fit_botorch_model
+from ax.generators.utils import mk_discrete_choices
+from ax.utils.common.logger import set_stderr_log_level
+
+set_stderr_log_level(logging.ERROR)  # Ax reports every trial; so does the campaign
+logging.disable(_logging)
+
 from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model
 from botorch.utils.constraints import get_outcome_constraint_transforms
 from torch import Tensor
 
-from bo_surrogates.acquisition.defaults import make_acquisition
+from bo_surrogates.acquisition.defaults import infer_reference, make_acquisition
 from bo_surrogates.acquisition.optimize import optimizer_options
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import RunError
 from bo_surrogates.objective import metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Choice, Float, Int, Ordered, Parameter, Value, Values
 from bo_surrogates.surrogates import SURROGATES, Surrogate
 from bo_surrogates.surrogates.base import smallest_meaningful_stdv
-
-logging.getLogger("ax").setLevel(logging.ERROR)  # Ax logs every trial; the campaign reports
 
 
 @fit_botorch_model.register(Surrogate)
@@ -115,7 +120,15 @@ class RegistryAcquisition(Acquisition):
         )
 
     def _update_objective_thresholds(self, torch_opt_config: Any) -> None:
-        """Reference points are inferred in `make_acquisition`, for every kind of posterior."""
+        """Ax infers missing reference points for Gaussian posteriors; here it is for all kinds."""
+        if torch_opt_config.is_moo:
+            self._objective_thresholds = infer_reference(
+                self._model,
+                self._objective_weights,
+                self.X_observed,
+                get_outcome_constraint_transforms(self._outcome_constraints),
+                self._objective_thresholds,
+            )
 
     def optimize(
         self, n: int, search_space_digest: Any, *args: Any, **kwargs: Any
@@ -194,7 +207,7 @@ class RegistryGenerators(GeneratorRegistryBase):
     REGISTRY = "Registry"
 
     @property
-    def GENERATOR_KEY_TO_GENERATOR_SETUP(self) -> dict[str, GeneratorSetup]:  # noqa: N802
+    def GENERATOR_KEY_TO_GENERATOR_SETUP(self) -> dict[str, GeneratorSetup]:
         """What the names above stand for."""
         return _SETUP
 
@@ -304,11 +317,15 @@ class AxBridge:
         for p in self.spec.space.parameters:
             value = ax[self._x[p.name]]
             if isinstance(p, Ordered):
-                value = min(p.values, key=lambda v: abs(float(v) - value)) if p.numeric else (
-                    p.values[int(value)]
+                value = (
+                    min(p.values, key=lambda v: abs(float(v) - value))
+                    if p.numeric
+                    else (p.values[int(value)])
                 )
             elif isinstance(p, Choice):
                 value = p.values[int(str(value)[1:])]
+            elif isinstance(p, Float):
+                value = p.decode(value)
             values[p.name] = p.validate(value)
         return values
 
@@ -321,9 +338,7 @@ class AxBridge:
         """
         known = {
             metric: all(
-                t.measurements[metric].sem is not None
-                for t in trials
-                if t.status == "completed"
+                t.measurements[metric].sem is not None for t in trials if t.status == "completed"
             )
             for metric in self.metrics
         }
@@ -363,9 +378,9 @@ class AxBridge:
     def ask(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
         """Propose n points, given the journal.
 
-        The first `initial_design_size` successful trials come from one scrambled Sobol sequence,
-        the rest from the surrogate. Seeds depend on the campaign's seed and the trial's index
-        only.
+        The first `initial_design_size` successful trials are points of one Sobol design, the rest
+        come from the surrogate. What is random depends on the campaign's seed and the trial's
+        index only.
 
         Raises:
             RunError: Every point of a finite space has been tried.
@@ -375,67 +390,53 @@ class AxBridge:
         first = len(trials)
         completed = sum(t.status == "completed" for t in trials)
         running = sum(t.status == "running" for t in trials)
-        sobol = n if completed == 0 else self.spec.initial_design_size - completed - running
-        sobol = min(max(sobol, 0), n)
-        suggestions: list[Suggestion] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if sobol:
-                suggestions += self._generate("sobol", sobol, first)
-            if n > sobol:
-                try:
-                    suggestions += self._generate("surrogate", n - sobol, first + sobol)
-                except GenerationStrategyRepeatedPoints:
-                    # The surrogate insists on a point tried already; explore instead.
-                    suggestions += self._generate("sobol", n - len(suggestions), first + sobol)
-        # Ax attached the trials under the indices that the journal is about to give them.
-        self._synced.update({first + i: "running" for i in range(len(suggestions))})
+        initial = n if completed == 0 else self.spec.initial_design_size - completed - running
+        initial = min(max(initial, 0), n)
+        suggestions = self._explore(initial, trials)
+        if n > initial:
+            for s in suggestions:
+                self._synced[self.client.attach_trial(self._to_ax(s.parameters))] = "running"
+            suggestions += self._exploit(n - initial, first + initial, trials)
         return suggestions
 
-    def _generate(self, source: Literal["sobol", "surrogate"], n: int, first: int) -> list[Suggestion]:
+    def _explore(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
+        space = self.spec.space
+        design = sobol_design(
+            space,
+            n,
+            derive_seed(self.spec.seed, "sobol"),
+            avoid=[space.encode(t.parameters) for t in trials],
+        )
+        return [Suggestion(space.decode(x), "sobol", {}, {}) for x in design]
+
+    def _exploit(self, n: int, first: int, trials: Sequence[Trial]) -> list[Suggestion]:
         spec = self.spec
-        node = self._sobol_node(first) if source == "sobol" else self._surrogate_node(first)
-        self.client.set_generation_strategy(GenerationStrategy(name=source, nodes=[node]))
+        node = self._surrogate_node(first)
+        self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         try:
-            with fixed_seed(derive_seed(spec.seed, "ask", first)):
+            with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
+                warnings.simplefilter("ignore")  # the fit's own report is in the diagnostics
                 generated = self.client.get_next_trials(max_trials=n)
-        except SearchSpaceExhausted as error:
-            raise RunError(
-                f"no new point is left to try (of {spec.space.size or 'the constrained space'}, "
-                f"{first} trials made): every remaining point was proposed already"
-            ) from error
-        suggestions = []
-        for index, ax_parameters in generated.items():
-            run = self.client._experiment.trials[index].generator_runs[0]
-            seconds = {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0}
-            diagnostics: dict[str, float] = {}
-            if source == "surrogate":
-                diagnostics = self._diagnose(node, ax_parameters)
-            suggestions.append(
-                Suggestion(
-                    self._from_ax(ax_parameters),
-                    "sobol" if source == "sobol" else spec.surrogate,
-                    seconds,
-                    diagnostics,
-                )
-            )
+                suggestions = [self._suggestion(node, i, x) for i, x in generated.items()]
+        except (GenerationStrategyRepeatedPoints, SearchSpaceExhausted):
+            # The surrogate insists on points that were tried already; explore instead.
+            suggestions = []
+        self._synced.update({first + i: "running" for i in range(len(suggestions))})
         if len(suggestions) < n:
-            raise RunError(f"only {len(suggestions)} of {n} points could be proposed")
+            known = [*trials, *(Trial(first + i, s.parameters, "running", s.origin)
+                                for i, s in enumerate(suggestions))]  # fmt: skip
+            suggestions += self._explore(n - len(suggestions), known)
         return suggestions
 
-    def _sobol_node(self, position: int) -> GenerationNode:
-        return GenerationNode(
-            name="sobol",
-            should_deduplicate=True,
-            generator_specs=[
-                GeneratorSpec(
-                    Generators.SOBOL,
-                    generator_kwargs={
-                        "seed": derive_seed(self.spec.seed, "sobol"),
-                        "init_position": position,
-                    },
-                )
-            ],
+    def _suggestion(
+        self, node: GenerationNode, index: int, ax_parameters: Mapping[str, Any]
+    ) -> Suggestion:
+        run = self.client._experiment.trials[index].generator_runs[0]
+        return Suggestion(
+            self._from_ax(ax_parameters),
+            self.spec.surrogate,
+            {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0},
+            self._diagnose(node, ax_parameters),
         )
 
     def _surrogate_node(self, first: int) -> GenerationNode:
@@ -486,16 +487,8 @@ class AxBridge:
                 suffix = f":{metric}" if len(parts) > 1 else ""
                 figures |= {f"{k}{suffix}": float(v) for k, v in part.diagnostics.values.items()}
                 figures[f"converged{suffix}"] = float(part.diagnostics.converged)
-        means, covariances = self.client._generation_strategy.adapter.predict(
-            [_features(ax_parameters)]
-        )
+        means, covariances = adapter.predict([ObservationFeatures(parameters=dict(ax_parameters))])
         for metric, safe in self._y.items():
             figures[f"predicted:{metric}"] = float(means[safe][0])
             figures[f"predicted_sd:{metric}"] = float(max(covariances[safe][safe][0], 0.0) ** 0.5)
         return figures
-
-
-def _features(ax_parameters: Mapping[str, Any]) -> Any:
-    from ax.core.observation import ObservationFeatures
-
-    return ObservationFeatures(parameters=dict(ax_parameters))

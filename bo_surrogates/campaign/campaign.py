@@ -11,7 +11,6 @@ happened: the trials that were running are run again, under the same seeds.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +85,9 @@ class Campaign:
         return cls(journal, number, spec.name, spec, read_only=False)
 
     @classmethod
-    def open(cls, database: str | Path, name: str | None = None, *, read_only: bool = False) -> Self:
+    def open(
+        cls, database: str | Path, name: str | None = None, *, read_only: bool = False
+    ) -> Self:
         """Open a campaign that was started before.
 
         Args:
@@ -148,9 +149,7 @@ class Campaign:
             )
         (objective,) = self.spec.objectives
         candidates = self._feasible()
-        return max(
-            candidates, key=lambda t: objective.sign * t.value(objective.name), default=None
-        )
+        return max(candidates, key=lambda t: objective.sign * t.value(objective.name), default=None)
 
     def pareto_front(self) -> list[Trial]:
         """The feasible trials that no other feasible trial dominates, by the first objective.
@@ -158,9 +157,7 @@ class Campaign:
         With one objective, the best trial alone.
         """
         trials = self._feasible()
-        signed = [
-            tuple(o.sign * t.value(o.name) for o in self.spec.objectives) for t in trials
-        ]
+        signed = [tuple(o.sign * t.value(o.name) for o in self.spec.objectives) for t in trials]
         front = [
             t
             for t, v in zip(trials, signed, strict=True)
@@ -355,8 +352,10 @@ class Campaign:
                 else:
                     measurements[metric] = Measurement(value)
             except (InputError, TypeError) as error:
-                text = str(error) if isinstance(error, InputError) else (
-                    f"expected a value or a pair (value, standard error), got {value!r}"
+                text = (
+                    str(error)
+                    if isinstance(error, InputError)
+                    else (f"expected a value or a pair (value, standard error), got {value!r}")
                 )
                 raise InputError(
                     f"trial {index}, metric {metric!r}: {text}; if the experiment failed, abandon "
