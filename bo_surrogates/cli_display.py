@@ -1,0 +1,361 @@
+"""What the command line shows: tables, JSON, and a run's progress.
+
+On a terminal a run is shown live; elsewhere it is quiet; with `--json` it is one JSON object a
+line. All of it reads the campaign and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from bo_surrogates.campaign.campaign import Campaign, Event
+    from bo_surrogates.campaign.trial import Trial
+    from bo_surrogates.space import Value
+
+Ending = Literal["finished", "stopped", "interrupted", "failed"]
+
+RECENT = 8  # trials shown while a campaign runs
+STYLES = {"completed": "green", "abandoned": "red", "running": "yellow"}
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+def print_json(data: object) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as plain data."""
+    return {
+        "trial": trial.index,
+        "status": trial.status,
+        "origin": trial.origin,
+        "parameters": dict(trial.parameters),
+        "metrics": {name: {"mean": m.mean, "sem": m.sem} for name, m in trial.measurements.items()},
+        "reason": trial.reason,
+        "seconds": dict(trial.seconds),
+        "created": trial.created.isoformat() if trial.created else None,
+        "finished": trial.finished.isoformat() if trial.finished else None,
+    }
+
+
+def status_json(campaign: Campaign) -> dict[str, Any]:
+    """How far a campaign is."""
+    trials = campaign.trials
+    return {
+        "name": campaign.spec.name,
+        "database": campaign.database,
+        "surrogate": campaign.spec.surrogate,
+        "budget": campaign.spec.budget,
+        **_counts(trials),
+        "seconds": _seconds(trials),
+        "trials": [trial_json(t) for t in trials],
+    }
+
+
+def best_json(campaign: Campaign) -> dict[str, Any]:
+    """The best trial, or the Pareto front with its hypervolume (null without references)."""
+    if len(campaign.spec.objectives) == 1:
+        trial = campaign.best()
+        return {"best": None if trial is None else trial_json(trial)}
+    return {
+        "pareto_front": [trial_json(t) for t in campaign.pareto_front()],
+        "hypervolume": _hypervolume(campaign),
+    }
+
+
+def _counts(trials: Sequence[Trial]) -> dict[str, int]:
+    return {s: sum(t.status == s for t in trials) for s in ("completed", "abandoned", "running")}
+
+
+def _seconds(trials: Sequence[Trial]) -> dict[str, float]:
+    kinds = ("fit", "acquisition", "evaluation")
+    return {kind: sum(t.seconds.get(kind, 0.0) for t in trials) for kind in kinds}
+
+
+def _hypervolume(campaign: Campaign) -> float | None:
+    if any(o.reference is None for o in campaign.spec.objectives):
+        return None
+    return campaign.hypervolume()
+
+
+# ---- tables --------------------------------------------------------------------------------------
+def print_entries(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The entries of a registry."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    # Where each was described fills the screen: it is in the JSON.
+    columns = [c for c in (rows[0] if rows else {"name": ""}) if c not in ("paper", "source")]
+    for column in columns:
+        wraps = column in ("summary", "tags")
+        table.add_column(column, no_wrap=not wraps, style="bold" if column == "name" else "")
+    for row in rows:
+        cells = (row[c] for c in columns)
+        table.add_row(*(", ".join(c) if isinstance(c, list) else str(c) for c in cells))
+    Console().print(table)
+
+
+def print_status(campaign: Campaign) -> None:
+    """How far a campaign is, and what failed."""
+    console = Console()
+    trials = campaign.trials
+    console.print(_heading(campaign))
+    console.print(_progress_line(campaign, trials), highlight=False)
+    running = [t for t in trials if t.status == "running"]
+    if running:
+        console.print(f"running: trial {', '.join(str(t.index) for t in running)}", style="yellow")
+    _print_failures(console, trials)
+    print_best(campaign, console)
+
+
+def print_best(campaign: Campaign, console: Console | None = None) -> None:
+    """The best trial, or the Pareto front with its hypervolume."""
+    console = console or Console()
+    front = campaign.pareto_front()
+    if not front:
+        feasible = " that satisfies the constraints" if campaign.spec.constraints else ""
+        console.print(f"no completed trial{feasible} yet")
+        return
+    if len(campaign.spec.objectives) == 1:
+        trial = campaign.best()
+        if trial is not None:
+            console.print(Text(f"best: trial {trial.index}", "bold"))
+            for name, m in trial.measurements.items():
+                console.print(f"  {name} = {m}{_unit(campaign, name)}", highlight=False)
+            for name, value in trial.parameters.items():
+                text = f"  {name} = {_number(value)}{_unit(campaign, name)}"
+                console.print(text, style="dim", highlight=False)
+        return
+    console.print(Text(f"Pareto front: {len(front)} trials", "bold"))
+    console.print(_trials_table(campaign, front))
+    volume = _hypervolume(campaign)
+    if volume is not None:
+        reference = ", ".join(f"{o.name} = {o.reference:g}" for o in campaign.spec.objectives)
+        console.print(f"hypervolume: {volume:.6g} (reference {reference})", highlight=False)
+
+
+def print_trials(campaign: Campaign, trials: Sequence[Trial]) -> None:
+    """Trials, one a row."""
+    Console().print(_trials_table(campaign, trials))
+
+
+def _heading(campaign: Campaign) -> Text:
+    goals = ", ".join(
+        [f"{o.direction} {o.name}" for o in campaign.spec.objectives]
+        + [str(c) for c in campaign.spec.constraints]
+    )
+    return Text.assemble(
+        (campaign.spec.name, "bold"), f": {goals}; surrogate {campaign.spec.surrogate}"
+    )
+
+
+def _progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
+    counts, seconds = _counts(trials), _seconds(trials)
+    done = counts["completed"] + counts["abandoned"]
+    failed = f", {counts['abandoned']} of them without a result" if counts["abandoned"] else ""
+    times = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
+    return f"{done} of {campaign.spec.budget} trials done{failed} ({times}); {campaign.database}"
+
+
+def _print_failures(console: Console, trials: Sequence[Trial]) -> None:
+    for t in trials:
+        if t.status == "abandoned":
+            console.print(Text(f"trial {t.index} gave no result: {t.reason}", "red"))
+
+
+def _trials_table(campaign: Campaign, trials: Sequence[Trial]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("trial", justify="right", style="bold")
+    measured = any(t.measurements for t in trials)
+    for name in (*(campaign.metrics if measured else ()), *campaign.spec.space.names):
+        table.add_column(name + _unit(campaign, name, " [{}]"), justify="right")
+    for t in trials:
+        metrics = [str(t.measurements[m]) if m in t.measurements else "" for m in campaign.metrics]
+        values = [_number(t.parameters[n]) for n in campaign.spec.space.names]
+        table.add_row(str(t.index), *(metrics if measured else ()), *values)
+    return table
+
+
+def _unit(campaign: Campaign, name: str, form: str = " {}") -> str:
+    units = {p.name: getattr(p, "unit", "") for p in campaign.spec.space.parameters}
+    units |= {o.name: o.unit for o in campaign.spec.objectives}
+    return form.format(units[name]) if units.get(name) else ""
+
+
+def _number(value: Value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# ---- the progress of a run -----------------------------------------------------------------------
+def make_display(campaign: Campaign, stream: TextIO, *, as_json: bool, verbose: bool) -> Display:
+    """The display that fits: JSON lines, live on a terminal, quiet elsewhere."""
+    if as_json:
+        return JsonLines(campaign, stream)
+    if stream.isatty():
+        return LiveDisplay(campaign, stream)
+    return QuietDisplay(campaign, stream, verbose=verbose)
+
+
+class Display(ABC):
+    """Told of each event of a run; a context manager around it."""
+
+    def __init__(self, campaign: Campaign, stream: TextIO) -> None:
+        self.campaign = campaign
+        self.stream = stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    @abstractmethod
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+
+    @abstractmethod
+    def summarize(self, ending: Ending) -> None:
+        """Show where the campaign stands when the run is over."""
+
+
+class JsonLines(Display):
+    """One JSON object a line: each event with its trial, then a summary."""
+
+    def _write(self, data: Mapping[str, Any]) -> None:
+        self.stream.write(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+        self.stream.flush()
+
+    def __call__(self, event: Event) -> None:
+        """Write the event."""
+        trial = {} if event.trial is None else trial_json(event.trial)
+        self._write({"event": event.kind, **trial})
+
+    def summarize(self, ending: Ending) -> None:
+        """Write the summary."""
+        status = status_json(self.campaign)
+        del status["trials"]  # each has had its line
+        self._write({"event": ending, **status, **best_json(self.campaign)})
+
+
+class QuietDisplay(Display):
+    """Nothing until the summary; with `verbose`, a line for each finished trial."""
+
+    def __init__(self, campaign: Campaign, stream: TextIO, *, verbose: bool) -> None:
+        super().__init__(campaign, stream)
+        self.verbose = verbose
+
+    def __call__(self, event: Event) -> None:
+        """Print a finished trial."""
+        if self.verbose and event.trial is not None and event.kind in ("completed", "abandoned"):
+            self.stream.write(_line(event.trial) + "\n")
+            self.stream.flush()
+
+    def summarize(self, ending: Ending) -> None:
+        """Print the summary."""
+        _print_summary(self.campaign, Console(file=self.stream, soft_wrap=True), ending)
+
+
+class LiveDisplay(Display):
+    """The last trials, what is being done, and a bar, redrawn in place."""
+
+    def __init__(self, campaign: Campaign, stream: TextIO) -> None:
+        super().__init__(campaign, stream)
+        self.console = Console(file=stream)
+        self.recent: deque[Trial] = deque(maxlen=RECENT)
+        self.doing = "starting"
+        self.failures = 0
+        self.best = ""
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+        )
+        finished = [t for t in campaign.trials if t.status != "running"]
+        self.seconds = _seconds(finished)
+        self.failures = sum(t.status == "abandoned" for t in finished)
+        self.task = self.bar.add_task(
+            campaign.spec.name, total=campaign.spec.budget, completed=len(finished)
+        )
+        self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.doing = ""
+        self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event into account."""
+        trial = event.trial
+        if event.kind == "asking" or trial is None:
+            origin = "initial design" if self._in_design() else self.campaign.spec.surrogate
+            self.doing = f"choosing the next point ({origin})"
+        elif event.kind == "asked":
+            self.doing = "evaluating"
+        else:
+            self.recent.append(trial)
+            self.bar.advance(self.task)
+            self.failures += event.kind == "abandoned"
+            for kind in self.seconds:
+                self.seconds[kind] += trial.seconds.get(kind, 0.0)
+            self.best = _best_line(self.campaign)
+        self.live.refresh()
+
+    def _in_design(self) -> bool:
+        return len(self.campaign.trials) < self.campaign.spec.initial_design_size
+
+    def render(self) -> RenderableType:
+        """What is on the screen now."""
+        lines = [Text(_line(t), STYLES[t.status], overflow="ellipsis", no_wrap=True)
+                 for t in self.recent]  # fmt: skip
+        times = ", ".join(f"{kind} {value:.1f} s" for kind, value in self.seconds.items())
+        failed = f"; {self.failures} failed" if self.failures else ""
+        state = Text(f"{times}{failed}" + (f"; {self.doing}" if self.doing else ""), "dim")
+        return Group(*lines, Text(self.best, "bold"), self.bar, state)
+
+    def summarize(self, ending: Ending) -> None:
+        """Print the summary below."""
+        _print_summary(self.campaign, self.console, ending)
+
+
+def _line(trial: Trial) -> str:
+    """A finished trial on one line."""
+    if trial.status == "abandoned":
+        result = "no result: " + " ".join((trial.reason or "").split())
+    else:
+        result = ", ".join(f"{name} = {m}" for name, m in trial.measurements.items())
+    point = ", ".join(f"{name}={_number(value)}" for name, value in trial.parameters.items())
+    return f"trial {trial.index} ({trial.origin}): {result}  [{point}]"
+
+
+def _best_line(campaign: Campaign) -> str:
+    if len(campaign.spec.objectives) > 1:
+        return f"Pareto front: {len(campaign.pareto_front())} trials"
+    trial = campaign.best()
+    if trial is None:
+        return "no feasible trial yet" if campaign.spec.constraints else "no result yet"
+    metric = campaign.spec.objectives[0].name
+    return f"best: {metric} = {trial.measurements[metric]} (trial {trial.index})"
+
+
+def _print_summary(campaign: Campaign, console: Console, ending: Ending) -> None:
+    trials = campaign.trials
+    console.print(Text.assemble((campaign.spec.name, "bold"), f" {ending}"))
+    console.print(_progress_line(campaign, trials), highlight=False)
+    if ending != "failed":
+        _print_failures(console, trials)
+    print_best(campaign, console)
