@@ -1,0 +1,1 @@
+"""Inference engines, without knowledge of networks or of optimization loops."""

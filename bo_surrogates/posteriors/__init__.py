@@ -1,0 +1,1 @@
+"""Posteriors that BoTorch lacks; importing a module registers its sampler."""
