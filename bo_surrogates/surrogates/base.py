@@ -142,9 +142,7 @@ class TrainingData:
             )
         if self.bounds is not None:
             if self.bounds.shape != (2, d):
-                raise InputError(
-                    f"bounds must have shape 2 x {d}, got {tuple(self.bounds.shape)}"
-                )
+                raise InputError(f"bounds must have shape 2 x {d}, got {tuple(self.bounds.shape)}")
             if not (torch.isfinite(self.bounds).all() and (self.bounds[0] < self.bounds[1]).all()):
                 raise InputError("bounds must be finite, each lower bound below its upper bound")
         for index, cardinality in self.categorical_features.items():
@@ -172,12 +170,16 @@ class TrainingData:
         if self.bounds is not None:
             columns = []
             for i, column in enumerate(self.bounds.to(self.X).T):
-                columns += [torch.tensor([0.0, 1.0]).to(self.X)] * wide[i] if i in wide else [column]
+                columns += (
+                    [torch.tensor([0.0, 1.0]).to(self.X)] * wide[i] if i in wide else [column]
+                )
             bounds = torch.stack(columns, dim=-1)
             transforms["normalize"] = Normalize(d=bounds.shape[-1], bounds=bounds)
         if not transforms:
             return None
-        return ChainedInputTransform(**transforms) if len(transforms) > 1 else transforms.popitem()[1]
+        return (
+            ChainedInputTransform(**transforms) if len(transforms) > 1 else transforms.popitem()[1]
+        )
 
     def outcome_transform(self) -> OutcomeTransform:
         """Standardization whose threshold for "constant" is relative to the outcomes' size.
@@ -269,7 +271,9 @@ class Surrogate(Model):
         """
         if not ((levels > 0) & (levels < 1)).all():
             raise InputError(f"quantile levels must be in (0, 1), got {levels.tolist()}")
-        return self.posterior(X, observation_noise=observation_noise).quantile(levels.to(X))
+        posterior = self.posterior(X, observation_noise=observation_noise)
+        # One level at a time: BoTorch's own quantiles drop the first dimension of a single level.
+        return torch.stack([posterior.quantile(level) for level in levels.to(X).reshape(-1)])
 
     @abstractmethod
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
@@ -292,7 +296,9 @@ class Surrogate(Model):
                 "only a surrogate made by its registered entry's build() can be saved; "
                 "this one was constructed directly"
             )
-        tensors = {f"state.{k}": v.detach().contiguous().clone() for k, v in self.state_dict().items()}
+        tensors = {
+            f"state.{k}": v.detach().contiguous().clone() for k, v in self.state_dict().items()
+        }
         for name in ("X", "Y", "Yvar", "bounds"):
             if (tensor := getattr(data, name)) is not None:
                 tensors[f"data.{name}"] = tensor.detach().contiguous().clone()
@@ -370,7 +376,9 @@ class SurrogateEntry:
         if train_Yvar is not None and not self.capabilities.observation_variance:
             raise InputError(
                 f"surrogate {self.name!r} does not use train_Yvar; leave it out, or choose one of: "
-                + ", ".join(e.name for e in SURROGATES.values() if e.capabilities.observation_variance)
+                + ", ".join(
+                    e.name for e in SURROGATES.values() if e.capabilities.observation_variance
+                )
             )
         if warm_start is not None and not isinstance(warm_start, self.model_class):
             raise InputError(

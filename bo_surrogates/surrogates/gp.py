@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from botorch.exceptions.errors import ModelFittingError
+from botorch.acquisition.objective import PosteriorTransform
+from botorch.exceptions.errors import ModelFittingError, UnsupportedError
 from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
@@ -28,8 +29,11 @@ from botorch.models.utils.gpytorch_modules import (
     get_gaussian_likelihood_with_gamma_prior,
     get_matern_kernel_with_gamma_prior,
 )
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.posteriors.transformed import TransformedPosterior
 from botorch.sampling.pathwise import draw_kernel_feature_paths, draw_matheron_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
+from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -149,6 +153,35 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
             message="" if finite else "the marginal likelihood is not finite",
             values={"log_marginal_likelihood_per_point": value, "noise_variance": noise},
         )
+
+    def posterior(  # type: ignore[override]
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: PosteriorTransform | None = None,
+    ) -> GPyTorchPosterior | TransformedPosterior:
+        """See `botorch.models.model.Model.posterior`.
+
+        Outputs are selected after the outcomes' scaling is undone: BoTorch selects before, and then
+        scales output i of the selection as output i of the data.
+        """
+        if output_indices is None or self.num_outputs == 1:
+            return super().posterior(
+                X, observation_noise=observation_noise, posterior_transform=posterior_transform
+            )
+        posterior = super().posterior(X, observation_noise=observation_noise)
+        if not isinstance(posterior, GPyTorchPosterior):
+            raise UnsupportedError(
+                "output_indices need an affine outcome transform; use subset_output instead"
+            )
+        parts = [posterior.distribution[..., :, i] for i in output_indices]  # independent outputs
+        selected = GPyTorchPosterior(
+            MultitaskMultivariateNormal.from_independent_mvns(parts) if len(parts) > 1 else parts[0]
+        )
+        if posterior_transform is None:
+            return selected
+        return posterior_transform(posterior=selected, X=X)
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """Matheron's rule on features of the prior; see `Surrogate.sample_functions`.
