@@ -174,6 +174,8 @@ def make_acquisition(
         X_pending: `p x d` inputs whose outcomes are awaited.
     """
     name = config.resolve(weights.shape[0])
+    # In one order, so that base samples meet the same points however the data were collected.
+    X_baseline = X_baseline.unique(dim=0)
     sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
     mean, feasible = _observed(model, X_baseline, constraints)
     if constraints and not feasible.any():
