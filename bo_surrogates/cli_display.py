@@ -29,6 +29,11 @@ RECENT = 8  # trials shown while a campaign runs
 STYLES = {"completed": "green", "abandoned": "red", "running": "yellow"}
 
 
+def make_console(file: TextIO | None = None) -> Console:
+    """A console that prints users' text as it is: "[min]" is a unit, not markup."""
+    return Console(file=file, markup=False, highlight=False)
+
+
 # ---- JSON ----------------------------------------------------------------------------------------
 def print_json(data: object) -> None:
     """One JSON document on standard output."""
@@ -102,15 +107,16 @@ def print_entries(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         cells = (row[c] for c in columns)
         table.add_row(*(", ".join(c) if isinstance(c, list) else str(c) for c in cells))
-    Console().print(table)
+    make_console().print(table)
 
 
 def print_status(campaign: Campaign) -> None:
     """How far a campaign is, and what failed."""
-    console = Console()
+    console = make_console()
     trials = campaign.trials
     console.print(_heading(campaign))
-    console.print(_progress_line(campaign, trials), highlight=False)
+    console.print(_progress_line(campaign, trials))
+    console.print(f"stored in {campaign.database}", soft_wrap=True)
     running = [t for t in trials if t.status == "running"]
     if running:
         console.print(f"running: trial {', '.join(str(t.index) for t in running)}", style="yellow")
@@ -120,7 +126,7 @@ def print_status(campaign: Campaign) -> None:
 
 def print_best(campaign: Campaign, console: Console | None = None) -> None:
     """The best trial, or the Pareto front with its hypervolume."""
-    console = console or Console()
+    console = console or make_console()
     front = campaign.pareto_front()
     if not front:
         feasible = " that satisfies the constraints" if campaign.spec.constraints else ""
@@ -130,23 +136,23 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
         trial = campaign.best()
         if trial is not None:
             console.print(Text(f"best: trial {trial.index}", "bold"))
-            for name, m in trial.measurements.items():
-                console.print(f"  {name} = {m}{_unit(campaign, name)}", highlight=False)
+            for name in campaign.metrics:
+                console.print(f"  {name} = {trial.measurements[name]}{_unit(campaign, name)}")
             for name, value in trial.parameters.items():
                 text = f"  {name} = {_number(value)}{_unit(campaign, name)}"
-                console.print(text, style="dim", highlight=False)
+                console.print(text, style="dim")
         return
     console.print(Text(f"Pareto front: {len(front)} trials", "bold"))
     console.print(_trials_table(campaign, front))
     volume = _hypervolume(campaign)
     if volume is not None:
         reference = ", ".join(f"{o.name} = {o.reference:g}" for o in campaign.spec.objectives)
-        console.print(f"hypervolume: {volume:.6g} (reference {reference})", highlight=False)
+        console.print(f"hypervolume: {volume:.6g} (reference {reference})")
 
 
 def print_trials(campaign: Campaign, trials: Sequence[Trial]) -> None:
     """Trials, one a row."""
-    Console().print(_trials_table(campaign, trials))
+    make_console().print(_trials_table(campaign, trials))
 
 
 def _heading(campaign: Campaign) -> Text:
@@ -164,7 +170,7 @@ def _progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
     done = counts["completed"] + counts["abandoned"]
     failed = f", {counts['abandoned']} of them without a result" if counts["abandoned"] else ""
     times = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
-    return f"{done} of {campaign.spec.budget} trials done{failed} ({times}); {campaign.database}"
+    return f"{done} of {campaign.spec.budget} trials done{failed} ({times})"
 
 
 def _print_failures(console: Console, trials: Sequence[Trial]) -> None:
@@ -257,12 +263,12 @@ class QuietDisplay(Display):
     def __call__(self, event: Event) -> None:
         """Print a finished trial."""
         if self.verbose and event.trial is not None and event.kind in ("completed", "abandoned"):
-            self.stream.write(_line(event.trial) + "\n")
+            self.stream.write(_line(event.trial, self.campaign.metrics) + "\n")
             self.stream.flush()
 
     def summarize(self, ending: Ending) -> None:
         """Print the summary."""
-        _print_summary(self.campaign, Console(file=self.stream, soft_wrap=True), ending)
+        _print_summary(self.campaign, make_console(self.stream), ending)
 
 
 class LiveDisplay(Display):
@@ -270,7 +276,7 @@ class LiveDisplay(Display):
 
     def __init__(self, campaign: Campaign, stream: TextIO) -> None:
         super().__init__(campaign, stream)
-        self.console = Console(file=stream)
+        self.console = make_console(stream)
         self.recent: deque[Trial] = deque(maxlen=RECENT)
         self.doing = "starting"
         self.failures = 0
@@ -320,7 +326,7 @@ class LiveDisplay(Display):
 
     def render(self) -> RenderableType:
         """What is on the screen now."""
-        lines = [Text(_line(t), STYLES[t.status], overflow="ellipsis", no_wrap=True)
+        lines = [Text(_line(t, self.campaign.metrics), STYLES[t.status], overflow="ellipsis", no_wrap=True)
                  for t in self.recent]  # fmt: skip
         times = ", ".join(f"{kind} {value:.1f} s" for kind, value in self.seconds.items())
         failed = f"; {self.failures} failed" if self.failures else ""
@@ -332,12 +338,12 @@ class LiveDisplay(Display):
         _print_summary(self.campaign, self.console, ending)
 
 
-def _line(trial: Trial) -> str:
+def _line(trial: Trial, metrics: Sequence[str]) -> str:
     """A finished trial on one line."""
     if trial.status == "abandoned":
         result = "no result: " + " ".join((trial.reason or "").split())
     else:
-        result = ", ".join(f"{name} = {m}" for name, m in trial.measurements.items())
+        result = ", ".join(f"{name} = {trial.measurements[name]}" for name in metrics)
     point = ", ".join(f"{name}={_number(value)}" for name, value in trial.parameters.items())
     return f"trial {trial.index} ({trial.origin}): {result}  [{point}]"
 
@@ -355,7 +361,8 @@ def _best_line(campaign: Campaign) -> str:
 def _print_summary(campaign: Campaign, console: Console, ending: Ending) -> None:
     trials = campaign.trials
     console.print(Text.assemble((campaign.spec.name, "bold"), f" {ending}"))
-    console.print(_progress_line(campaign, trials), highlight=False)
+    console.print(_progress_line(campaign, trials))
+    console.print(f"stored in {campaign.database}", soft_wrap=True)
     if ending != "failed":
         _print_failures(console, trials)
     print_best(campaign, console)
