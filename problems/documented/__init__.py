@@ -6,3 +6,13 @@ from problems.registry import ProblemEntry
 
 def register(registry: Registry[ProblemEntry]) -> None:
     """Add the documented models."""
+    registry.register(
+        ProblemEntry(
+            name="pokebnn",
+            target="problems.documented.pokebnn_tuning:PokeBNNTuning",
+            summary="binary network on 8 x 8 digits: test error against arithmetic effort (ACE)",
+            source="Zhang et al. 2022, PokeBNN, CVPR, arXiv 2112.00133",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
