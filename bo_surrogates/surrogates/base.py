@@ -106,6 +106,8 @@ class TrainingData:
                 continue
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 raise InputError(f"{name} must be a floating-point tensor, got {_describe(tensor)}")
+            if tensor.dtype not in (torch.float32, torch.float64):
+                raise InputError(f"{name} must be float32 or float64, got {tensor.dtype}")
             if tensor.ndim != 2:
                 raise InputError(
                     f"{name} must have shape n x {'d' if name == 'train_X' else 'm'}, "
@@ -141,6 +143,8 @@ class TrainingData:
                 f"{self.Y.device}) must share dtype and device"
             )
         if self.bounds is not None:
+            if not isinstance(self.bounds, Tensor):
+                raise InputError(f"bounds must be a tensor, got {_describe(self.bounds)}")
             if self.bounds.shape != (2, d):
                 raise InputError(f"bounds must have shape 2 x {d}, got {tuple(self.bounds.shape)}")
             if not (torch.isfinite(self.bounds).all() and (self.bounds[0] < self.bounds[1]).all()):
@@ -150,6 +154,12 @@ class TrainingData:
                 raise InputError(
                     f"categorical_features[{index}] = {cardinality}: expected an index below {d} "
                     "and at least two categories"
+                )
+            codes = self.X[:, index]
+            if not (torch.isin(codes, torch.arange(cardinality).to(codes)).all()):
+                raise InputError(
+                    f"categorical_features[{index}] = {cardinality}: column {index} of train_X "
+                    f"must hold codes 0, 1, ..., {cardinality - 1}, got {codes.unique().tolist()[:5]}"
                 )
 
     def input_transform(self) -> InputTransform | None:
@@ -256,7 +266,8 @@ class Surrogate(Model):
             `batch_shape x n x m` log densities in 1 / units of Y.
         """
         posterior = self.posterior(X, observation_noise=True)
-        return Normal(posterior.mean, posterior.variance.clamp_min(1e-300).sqrt()).log_prob(Y)
+        mean, variance = posterior.mean, posterior.variance  # type: ignore[attr-defined]
+        return Normal(mean, variance.clamp_min(torch.finfo(mean.dtype).tiny).sqrt()).log_prob(Y)
 
     def quantile(self, X: Tensor, levels: Tensor, observation_noise: bool = False) -> Tensor:
         """Marginal predictive quantiles.
@@ -380,6 +391,8 @@ class SurrogateEntry:
                     e.name for e in SURROGATES.values() if e.capabilities.observation_variance
                 )
             )
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise InputError(f"seed must be an integer or None, got {seed!r}")
         if warm_start is not None and not isinstance(warm_start, self.model_class):
             raise InputError(
                 f"warm_start must be a fitted {self.name!r} model, got {type(warm_start).__name__}"

@@ -67,13 +67,13 @@ class EnsembleConfig(Config):
         "width", "depth", "activation", "learning_rate", "input_scale", "prior_function",
     )  # fmt: skip
 
-    members: int = integer(10, 1, 1000, log=True)
+    members: int = integer(16, 1, 1000, log=True)
     width: int = integer(32, 1, 4096, log=True, search=(16, 256))
     depth: int = integer(2, 1, 4)
     activation: str = choice("tanh", tuple(ACTIVATIONS))
-    steps: int = integer(400, 1, 100_000, log=True)
-    learning_rate: float = real(3e-2, 1e-6, 1.0, log=True, search=(1e-3, 1e-1))
-    input_scale: float = real(1.0, 1e-3, 1e3, log=True, search=(0.3, 10.0))
+    steps: int = integer(200, 1, 100_000, log=True)
+    learning_rate: float = real(4e-2, 1e-6, 1.0, log=True, search=(1e-3, 1e-1))
+    input_scale: float = real(1.2, 1e-3, 1e3, log=True, search=(0.3, 10.0))
     weight_scale: float = real(2.0, 1e-3, 1e3, log=True, search=(0.3, 10.0))
     prior_function: float = real(1.5, 0.0, 100.0, search=(0.0, 3.0))
     bootstrap: bool = flag(False)

@@ -57,11 +57,11 @@ class EnsembleSurrogate(Surrogate):
         train_X: Tensor,
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = None,
         *,
         config: Config | None = None,
         seed: int | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
     ) -> None:
         super().__init__()
         self.config = config or self.config_class()

@@ -24,14 +24,14 @@ from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.models.transforms.outcome import OutcomeTransform, Standardize
 from botorch.models.utils.gpytorch_modules import (
     get_gaussian_likelihood_with_gamma_prior,
     get_matern_kernel_with_gamma_prior,
 )
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.transformed import TransformedPosterior
-from botorch.sampling.pathwise import draw_kernel_feature_paths, draw_matheron_paths
+from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
@@ -42,6 +42,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice
 from bo_surrogates.errors import FitError
+from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -52,6 +53,7 @@ from bo_surrogates.surrogates.base import (
     SurrogateEntry,
     seed_or_random,
 )
+from bo_surrogates.surrogates.matheron import draw_functions
 
 
 @dataclass(frozen=True)
@@ -166,34 +168,51 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         Outputs are selected after the outcomes' scaling is undone: BoTorch selects before, and then
         scales output i of the selection as output i of the data.
         """
-        if output_indices is None or self.num_outputs == 1:
-            return super().posterior(
-                X, observation_noise=observation_noise, posterior_transform=posterior_transform
-            )
         posterior = super().posterior(X, observation_noise=observation_noise)
-        if not isinstance(posterior, GPyTorchPosterior):
-            raise UnsupportedError(
-                "output_indices need an affine outcome transform; use subset_output instead"
-            )
-        parts = [posterior.distribution[..., :, i] for i in output_indices]  # independent outputs
-        selected = GPyTorchPosterior(
-            MultitaskMultivariateNormal.from_independent_mvns(parts) if len(parts) > 1 else parts[0]
-        )
+        if not isinstance(posterior, GPyTorchPosterior):  # a nonlinear outcome transform
+            if output_indices is not None:
+                raise UnsupportedError(
+                    "output_indices need an affine outcome transform; use subset_output instead"
+                )
+        else:
+            outputs = list(range(self.num_outputs)) if output_indices is None else output_indices
+            if output_indices is not None and self.num_outputs > 1:
+                parts = [posterior.distribution[..., :, i] for i in outputs]  # independent
+                posterior = GPyTorchPosterior(
+                    parts[0]
+                    if len(parts) == 1
+                    else MultitaskMultivariateNormal.from_independent_mvns(parts)
+                )
+            scaling = self._far_from_unit_scale()
+            if scaling is not None:
+                offset, scale = (values[..., outputs] for values in scaling)
+                posterior = RescaledGaussianPosterior(posterior, offset, scale)
         if posterior_transform is None:
-            return selected
-        return posterior_transform(posterior=selected, X=X)
+            return posterior
+        return posterior_transform(posterior=posterior, X=X)
+
+    def _far_from_unit_scale(self) -> tuple[Tensor, Tensor] | None:
+        """Means and standard deviations of the outcomes, unless all deviations are about 1.
+
+        Guards against rounding in GPyTorch are meant for outcomes of about unit scale; for others,
+        see `RescaledGaussianPosterior`.
+        """
+        transform = getattr(self, "outcome_transform", None)
+        if not isinstance(transform, Standardize):
+            return None
+        means, stdvs = torch.as_tensor(transform.means), torch.as_tensor(transform.stdvs)
+        return None if ((stdvs > 1e-2) & (stdvs < 1e2)).all() else (means, stdvs)
+
+    @property
+    def _supports_cache_root(self) -> bool:
+        """Whether BoTorch may factorize covariances in the user's units (it asks by this name)."""
+        return self._far_from_unit_scale() is None
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
-        """Matheron's rule on features of the prior; see `Surrogate.sample_functions`.
-
-        Source: Wilson et al. 2020, arXiv 2002.09309, equation 13.
-        """
+        """Matheron's rule on features of the prior; see `Surrogate.sample_functions`."""
         self.eval()
-        # Without gradients: of a drawn function, only its derivative in X is wanted.
-        with torch.no_grad(), fixed_seed(seed_or_random(seed)):
-            paths = draw_matheron_paths(
-                self, sample_shape=torch.Size([k]), prior_sampler=self.prior_sampler()
-            )
+        with fixed_seed(seed_or_random(seed)):
+            paths = draw_functions(self, k, self.prior_sampler())
         several = self.num_outputs > 1
 
         def functions(X: Tensor) -> Tensor:
