@@ -84,11 +84,11 @@ class NNGP(ExactGPSurrogate):
         train_X: Tensor,
         train_Y: Tensor,
         train_Yvar: Tensor | None = None,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = None,
         *,
         config: Config | None = None,
         seed: int | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
     ) -> None:
         super().__init__(
             train_X,

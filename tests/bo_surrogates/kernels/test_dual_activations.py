@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def expectation_polar(phi: object, case: tuple[float, float, float]) -> float:
     radius, mass = np.polynomial.laguerre.laggauss(20)  # rho^2 / 2 is exponential
     rho = np.sqrt(2 * radius)[None, :]
     total = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         t = (low + high) / 2 + (high - low) / 2 * nodes[:, None]
         u = math.sqrt(q1) * rho * np.cos(t)
         v = math.sqrt(q2) * rho * (c * np.cos(t) + s * np.sin(t))
@@ -96,8 +97,8 @@ def test_dual_map_is_the_expectation_of_the_product(
     def phi(u: np.ndarray) -> np.ndarray:
         return activation.activation(torch.from_numpy(u)).numpy()
 
-    F = activation.dual(*covariance(case)).item()
-    assert F == pytest.approx(expectation(activation.name, phi, case), abs=1e-9)
+    value = activation.dual(*covariance(case)).item()
+    assert value == pytest.approx(expectation(activation.name, phi, case), abs=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from unittest import mock
 
 import pytest
@@ -245,7 +246,7 @@ def test_layers_carry_what_the_tangent_kernel_needs() -> None:
         layer_covariances(activation, 1, LayerCovariance(q, q.mT, sw / d * z @ z.mT + sb), sw, sb)
     )
     tangent = layers[0].K
-    for before, after in zip(layers[:-1], layers[1:], strict=True):
+    for before, after in pairwise(layers):
         tangent = after.K + sw * activation.derivative(*before) * tangent
     generator = torch.Generator().manual_seed(0)
     width, networks, grams = 1000, 100, []
