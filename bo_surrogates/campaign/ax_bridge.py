@@ -6,7 +6,7 @@ so that a user may call a parameter "temperature (C)" or a metric "E", which Ax'
 parser would refuse or take for Euler's number.
 
 Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaign/test_ax_bridge):
-`Client.set_generation_strategy` and `Client._experiment`, `fit_botorch_model`,
+`Client.set_generation_strategy`, `._generation_strategy` and `._experiment`, `fit_botorch_model`,
 `GeneratorRegistryBase`, `GenerationNode._fitted_adapter`, `BoTorchGenerator.cross_validate`,
 `StandardizeY.__init__`, `Acquisition._construct_botorch_acquisition`,
 `._update_objective_thresholds` and `.optimize` with the attributes they read,
@@ -32,6 +32,7 @@ from ax.adapter.transforms.derelativize import Derelativize
 from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+from ax.core.generator_run import GeneratorRun
 from ax.core.observation import ObservationFeatures
 from ax.exceptions.core import SearchSpaceExhausted
 from ax.exceptions.generation_strategy import GenerationStrategyRepeatedPoints
@@ -394,9 +395,9 @@ class AxBridge:
         initial = min(max(initial, 0), n)
         suggestions = self._explore(initial, trials)
         if n > initial:
-            for s in suggestions:
-                self._synced[self.client.attach_trial(self._to_ax(s.parameters))] = "running"
-            suggestions += self._exploit(n - initial, first + initial, trials)
+            trials = [*trials, *_running(suggestions, first)]
+            self.sync(trials)
+            suggestions += self._exploit(n - initial, trials)
         return suggestions
 
     def _explore(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
@@ -409,34 +410,34 @@ class AxBridge:
         )
         return [Suggestion(space.decode(x), "sobol", {}, {}) for x in design]
 
-    def _exploit(self, n: int, first: int, trials: Sequence[Trial]) -> list[Suggestion]:
-        spec = self.spec
+    def _exploit(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
+        spec, first = self.spec, len(trials)
         node = self._surrogate_node(first)
         self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         try:
             with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
                 warnings.simplefilter("ignore")  # the fit's own report is in the diagnostics
-                generated = self.client.get_next_trials(max_trials=n)
-                suggestions = [self._suggestion(node, i, x) for i, x in generated.items()]
+                # Not Client.get_next_trials: it would attach the points as Ax has them, while
+                # the journal (hence a rebuilt experiment) has them rounded.
+                runs = self.client._generation_strategy.gen(
+                    self.client._experiment, n=1, num_trials=n
+                )
+                suggestions = [self._suggestion(node, run) for (run,) in runs]
         except (GenerationStrategyRepeatedPoints, SearchSpaceExhausted):
             # The surrogate insists on points that were tried already; explore instead.
             suggestions = []
-        self._synced.update({first + i: "running" for i in range(len(suggestions))})
         if len(suggestions) < n:
-            known = [*trials, *(Trial(first + i, s.parameters, "running", s.origin)
-                                for i, s in enumerate(suggestions))]  # fmt: skip
+            known = [*trials, *_running(suggestions, first)]
             suggestions += self._explore(n - len(suggestions), known)
         return suggestions
 
-    def _suggestion(
-        self, node: GenerationNode, index: int, ax_parameters: Mapping[str, Any]
-    ) -> Suggestion:
-        run = self.client._experiment.trials[index].generator_runs[0]
+    def _suggestion(self, node: GenerationNode, run: GeneratorRun) -> Suggestion:
+        (arm,) = run.arms
         return Suggestion(
-            self._from_ax(ax_parameters),
+            self._from_ax(arm.parameters),
             self.spec.surrogate,
             {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0},
-            self._diagnose(node, ax_parameters),
+            self._diagnose(node, arm.parameters),
         )
 
     def _surrogate_node(self, first: int) -> GenerationNode:
@@ -492,3 +493,7 @@ class AxBridge:
             figures[f"predicted:{metric}"] = float(means[safe][0])
             figures[f"predicted_sd:{metric}"] = float(max(covariances[safe][safe][0], 0.0) ** 0.5)
         return figures
+
+
+def _running(suggestions: Sequence[Suggestion], first: int) -> list[Trial]:
+    return [Trial(first + i, s.parameters, "running", s.origin) for i, s in enumerate(suggestions)]

@@ -43,7 +43,9 @@ def measure(values):
 
 def spec(space, *, surrogate="gp", objectives=(Objective("yield of S", "maximize"),), **options):
     options = {"budget": 30, "initial": 6, "seed": 3, "acquisition": FAST, **options}
-    return CampaignSpec(name="test", space=space, objectives=objectives, surrogate=surrogate, **options)
+    return CampaignSpec(
+        name="test", space=space, objectives=objectives, surrogate=surrogate, **options
+    )
 
 
 def told(campaign, n, f=measure, sem=None):
@@ -103,9 +105,7 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     space = Space([Float("a", -3.0, 5.0), Float("b", 1e-4, 1e-1, log=True), Int("c", 0, 7)])
     config = {"steps": 50} if "steps" in SURROGATES[name].config_class.__dataclass_fields__ else {}
     campaign = spec(space, surrogate=name, surrogate_config=config, objectives=(Objective("y"),))
-    trials = told(
-        campaign, 8, lambda v: 1e3 + 40 * (v["a"] - 1) ** 2 + math.log10(v["b"]) * v["c"]
-    )
+    trials = told(campaign, 8, lambda v: 1e3 + 40 * (v["a"] - 1) ** 2 + math.log10(v["b"]) * v["c"])
     bridge = AxBridge(campaign)
     bridge.sync(trials)
     node = bridge._surrogate_node(len(trials))
