@@ -326,8 +326,11 @@ class LiveDisplay(Display):
 
     def render(self) -> RenderableType:
         """What is on the screen now."""
-        lines = [Text(_line(t, self.campaign.metrics), STYLES[t.status], overflow="ellipsis", no_wrap=True)
-                 for t in self.recent]  # fmt: skip
+        metrics = self.campaign.metrics
+        lines = [
+            Text(_line(t, metrics), STYLES[t.status], overflow="ellipsis", no_wrap=True)
+            for t in self.recent
+        ]
         times = ", ".join(f"{kind} {value:.1f} s" for kind, value in self.seconds.items())
         failed = f"; {self.failures} failed" if self.failures else ""
         state = Text(f"{times}{failed}" + (f"; {self.doing}" if self.doing else ""), "dim")

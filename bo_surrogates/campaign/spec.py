@@ -15,6 +15,7 @@ from bo_surrogates.space import Space
 
 BLACK_BOX_KINDS = ("problem", "python", "command")
 ON_INTERRUPT = ("rerun", "abandon")
+MAX_NAME = 200  # characters; what a database's column holds
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class CampaignSpec:
 
     def __post_init__(self) -> None:
         _check_text("name", self.name)
+        if len(self.name) > MAX_NAME:
+            raise InputError(f"name must have at most {MAX_NAME} characters, got {len(self.name)}")
         if not isinstance(self.space, Space):
             raise InputError(f"space must be a Space, got {self.space!r}")
         for name, kind in (("objectives", Objective), ("constraints", OutcomeConstraint)):
