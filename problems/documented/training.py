@@ -68,7 +68,8 @@ def train(
         labels: `n` class numbers.
         config: See `TrainingConfig`.
         seed: Of the order of the images. With the same network and seed the result is the same;
-            on a CPU, whatever the number of threads, only within `one_thread`.
+            on a CPU, whatever the number of threads, within `one_thread`; on a GPU up to the
+            rounding of its atomic sums.
         on_epoch: Called after every epoch; what it raises ends the training.
 
     Returns:
