@@ -1,8 +1,8 @@
 """A Gaussian posterior whose rounding guards are those of standardized outcomes.
 
-GPyTorch guards against rounding by absolute numbers: in float64, variances below 1e-10 are raised to
-it, and up to 1e-6 is added to the diagonal of a covariance that has no Cholesky factor. These suit
-outcomes of unit scale. For an outcome in, say, 1e-6 of its unit they are larger than the
+GPyTorch guards against rounding by absolute numbers: in float64, variances below 1e-10 are raised
+to it, and up to 1e-6 is added to the diagonal of a covariance that has no Cholesky factor. These
+suit outcomes of unit scale. For an outcome in, say, 1e-6 of its unit they are larger than the
 posterior variance itself, and for one in 1e6 too small to help. Here both act before the scaling.
 """
 

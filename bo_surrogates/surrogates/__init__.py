@@ -1,8 +1,8 @@
 """The registry of surrogates: importing this package registers the built-in ones."""
 
 from bo_surrogates.surrogates import ensemble as _ensemble  # noqa: F401
-from bo_surrogates.surrogates import gp as _gp
-from bo_surrogates.surrogates import infinite_width as _infinite_width
+from bo_surrogates.surrogates import gp as _gp  # noqa: F401
+from bo_surrogates.surrogates import infinite_width as _infinite_width  # noqa: F401
 from bo_surrogates.surrogates.base import (
     SURROGATES,
     Capabilities,

@@ -159,7 +159,8 @@ class TrainingData:
             if not (torch.isin(codes, torch.arange(cardinality).to(codes)).all()):
                 raise InputError(
                     f"categorical_features[{index}] = {cardinality}: column {index} of train_X "
-                    f"must hold codes 0, 1, ..., {cardinality - 1}, got {codes.unique().tolist()[:5]}"
+                    f"must hold codes 0, 1, ..., {cardinality - 1}, "
+                    f"got {codes.unique().tolist()[:5]}"
                 )
 
     def input_transform(self) -> InputTransform | None:
@@ -455,24 +456,29 @@ def load_surrogate(path: str | Path) -> Surrogate:
         raise InputError(f"cannot read a surrogate from {path}: {error}") from error
     if text is None:
         raise InputError(f"{path} is a safetensors file, but not one written by Surrogate.save")
-    header = json.loads(text)
-    if header["format"] > FORMAT_VERSION:
-        raise InputError(
-            f"{path} was written by a newer version (format {header['format']}, this one reads up "
-            f"to {FORMAT_VERSION}); upgrade bo-surrogates"
+    try:
+        header = json.loads(text)
+        if header["format"] > FORMAT_VERSION:
+            raise InputError(
+                f"{path} was written by a newer version (format {header['format']}, this one reads "
+                f"up to {FORMAT_VERSION}); upgrade bo-surrogates"
+            )
+        entry = SURROGATES[header["surrogate"]]
+        data = TrainingData(
+            tensors["data.X"],
+            tensors["data.Y"],
+            tensors.get("data.Yvar"),
+            tensors.get("data.bounds"),
+            {int(k): v for k, v in header["categorical_features"].items()},
         )
-    entry = SURROGATES[header["surrogate"]]
-    data = TrainingData(
-        tensors["data.X"],
-        tensors["data.Y"],
-        tensors.get("data.Yvar"),
-        tensors.get("data.bounds"),
-        {int(k): v for k, v in header["categorical_features"].items()},
-    )
-    model = entry._construct(data, entry.configure(header["config"]), header["seed"])
-    model.eval()
-    model.load_state_dict(
-        {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    )
-    model.diagnostics = FitDiagnostics(**header["diagnostics"])
+        model = entry._construct(data, entry.configure(header["config"]), header["seed"])
+        model.eval()
+        model.load_state_dict(
+            {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+        )
+        model.diagnostics = FitDiagnostics(**header["diagnostics"])
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: {error}; save the model again") from error
     return model

@@ -249,7 +249,7 @@ SURROGATES.register(
     SurrogateEntry(
         name="gp",
         model_class=GP,
-        summary="Gaussian process, RBF or Matern-5/2 kernel, hyper-parameters by marginal likelihood",
+        summary="Gaussian process, RBF or Matern-5/2 kernel, fitted by marginal likelihood",
         paper="Balandat et al. 2020, arXiv 1910.06403; Hvarfner et al. 2024, arXiv 2402.02229",
         capabilities=Capabilities(posterior="gaussian", exact_conditioning=True),
     )
