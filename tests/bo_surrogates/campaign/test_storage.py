@@ -1,0 +1,194 @@
+"""The journal: what is committed stays, one writer at a time, and clear words for bad files."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from bo_surrogates.campaign.storage import SCHEMA_VERSION, Journal, database_url
+from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.errors import InputError, RunError
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "c.db", create=True)
+    yield journal
+    journal.close()
+
+
+def running(index, **parameters):
+    return Trial(index, parameters, "running", "sobol", seconds={"fit": 0.25})
+
+
+def test_trials_and_measurements_come_back_exactly(journal):
+    c = journal.create_campaign("a", {"k": [1, None, "x"]})
+    assert journal.find_campaign("a") == (c, "a", {"k": [1, None, "x"]})
+    journal.add_trials(c, [running(0, x=0.1 + 0.2, n=3, flag=True, s="µ"), running(1, x=1e-300)])
+    value = 1 / 3 * 1e6
+    journal.finish_trial(
+        c, 0, measurements={"y": Measurement(value, 5e-324), "z": Measurement(-0.0)},
+        seconds={"evaluation": 2.0},
+    )  # fmt: skip
+    journal.finish_trial(c, 1, reason="it broke")
+    first, second = journal.trials(c)
+    assert first.parameters == {"x": 0.1 + 0.2, "n": 3, "flag": True, "s": "µ"}
+    assert [type(v) for v in first.parameters.values()] == [float, int, bool, str]
+    assert first.measurements == {"y": Measurement(value, 5e-324), "z": Measurement(0.0)}
+    assert first.status == "completed"
+    assert dict(first.seconds) == {"fit": 0.25, "evaluation": 2.0}
+    assert first.created <= first.finished
+    assert (second.status, second.reason, second.measurements) == ("abandoned", "it broke", {})
+    assert journal.trials(c, 1) == [second]
+
+
+def test_a_finished_trial_is_never_overwritten(journal):
+    c = journal.create_campaign("a", {})
+    journal.add_trials(c, [running(0)])
+    journal.finish_trial(c, 0, measurements={"y": Measurement(1.0)})
+    for result in ({"measurements": {"y": Measurement(2.0)}}, {"reason": "no"}):
+        with pytest.raises(InputError, match="trial 0 is completed already"):
+            journal.finish_trial(c, 0, **result)
+    assert journal.trials(c)[0].value("y") == 1.0
+
+
+def test_telling_an_unknown_trial_names_those_that_run(journal):
+    c = journal.create_campaign("a", {})
+    journal.add_trials(c, [running(0), running(1)])
+    journal.finish_trial(c, 0, reason="x")
+    with pytest.raises(InputError, match="no trial 7; running trials: 1"):
+        journal.finish_trial(c, 7, reason="x")
+
+
+def test_a_transaction_that_fails_leaves_nothing_behind(journal):
+    c = journal.create_campaign("a", {})
+    journal.add_trials(c, [running(0)])
+    with pytest.raises(Exception, match="UNIQUE"):
+        journal.add_trials(c, [running(1), running(0)])  # the second is there already
+    assert [t.index for t in journal.trials(c)] == [0]
+
+
+def test_campaigns_in_one_database_are_apart(journal):
+    a, b = journal.create_campaign("a", {}), journal.create_campaign("b", {})
+    journal.add_trials(a, [running(0, x=1)])
+    journal.add_trials(b, [running(0, x=2)])
+    assert journal.trials(a)[0].parameters == {"x": 1}
+    assert journal.trials(b)[0].parameters == {"x": 2}
+    with pytest.raises(InputError, match="2 campaigns; name one of: a, b"):
+        journal.find_campaign(None)
+    with pytest.raises(InputError, match="did you mean|known: a, b"):
+        journal.find_campaign("c")
+    with pytest.raises(InputError, match="holds a campaign 'a' already"):
+        journal.create_campaign("a", {})
+
+
+def test_two_databases_in_one_process_are_apart(tmp_path):
+    journals = [Journal(tmp_path / name, create=True) for name in ("one.db", "two.db")]
+    ids = [j.create_campaign("same", {}) for j in journals]
+    for k, (j, c) in enumerate(zip(journals, ids, strict=True)):
+        j.add_trials(c, [running(0, x=k)])
+    assert [j.trials(c)[0].parameters["x"] for j, c in zip(journals, ids, strict=True)] == [0, 1]
+
+
+def test_the_second_writer_is_refused_and_told_who_the_first_is(journal):
+    c = journal.create_campaign("a", {})
+    lock = journal.lock(c, "a")
+    code = (
+        "import sys\nfrom bo_surrogates.campaign.storage import Journal\n"
+        "from bo_surrogates.errors import RunError\n"
+        "j = Journal(sys.argv[1])\n"
+        "try:\n    j.lock(1, 'a')\nexcept RunError as e:\n    print(e)\n"
+        "print(len(j.trials(1)))\n"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(journal.path)], capture_output=True, text=True, check=True
+    )
+
+    assert f"process {os.getpid()} on" in other.stdout
+    assert "read-only" in other.stdout
+    assert other.stdout.endswith("0\n")  # reading is always possible
+    with pytest.raises(RunError, match="is being written by process"):
+        journal.lock(c, "a")
+    lock.release()
+    journal.lock(c, "a").release()
+
+
+def test_the_lock_of_a_killed_process_is_free(journal):
+    c = journal.create_campaign("a", {})
+    code = (
+        "import os, signal, sys\nfrom bo_surrogates.campaign.storage import Journal\n"
+        "lock = Journal(sys.argv[1]).lock(1, 'a')\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(journal.path)], check=False)
+    assert killed.returncode == -9
+    journal.lock(c, "a").release()
+
+
+def test_a_missing_database_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no database .*nope\.db"):
+        Journal(tmp_path / "nope.db")
+    with pytest.raises(InputError, match="folder .* does not exist"):
+        Journal(tmp_path / "no" / "c.db", create=True)
+    with pytest.raises(InputError, match="is a folder"):
+        Journal(tmp_path, create=True)
+
+
+def test_a_file_that_is_no_database_is_refused_untouched(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("my precious notes, longer than a hundred bytes " * 20)
+    with pytest.raises(InputError, match="not an SQLite database"):
+        Journal(path, create=True)
+    assert path.read_text().startswith("my precious notes")
+
+
+def test_a_database_of_another_program_is_refused_untouched(tmp_path):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table campaign (id integer)")
+    with pytest.raises(InputError, match="database of another program"):
+        Journal(path, create=True)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("select name from sqlite_master").fetchall() == [("campaign",)]
+
+
+def test_a_database_of_a_newer_version_is_refused(journal):
+    with sqlite3.connect(journal.path) as connection:
+        connection.execute("update bo_surrogates_schema set version = ?", (SCHEMA_VERSION + 1,))
+    with pytest.raises(InputError, match="newer version .* upgrade"):
+        Journal(journal.path)
+
+
+def test_a_read_only_database_can_be_read_and_says_why_it_cannot_be_written(journal):
+    c = journal.create_campaign("a", {})
+    journal.add_trials(c, [running(0, x=1)])
+    reader = Journal(f"sqlite:///file:{journal.path}?mode=ro&uri=true")
+    assert len(reader.trials(c)) == 1
+    with pytest.raises(RunError, match="read-only"):
+        reader.finish_trial(c, 0, reason="x")
+    with pytest.raises(RunError, match="read-only"):
+        reader.lock(c, "a")
+    assert journal.trials(c)[0].status == "running"
+    journal.lock(c, "a").release()  # the failed attempt above let go of it
+
+
+def test_a_database_locked_by_another_program_says_so(journal):
+    c = journal.create_campaign("a", {})
+    impatient = Journal(f"sqlite:///{journal.path}?timeout=0.05")
+    blocker = sqlite3.connect(journal.path, isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(RunError, match="another program holds it locked"):
+            impatient.add_trials(c, [running(0)])
+    finally:
+        blocker.execute("ROLLBACK")
+        blocker.close()
+    impatient.add_trials(c, [running(0)])
+    assert len(journal.trials(c)) == 1
+
+
+@pytest.mark.parametrize("text", ["postgresql://host/db", "mysql://host/db", "nonsense://"])
+def test_other_kinds_of_database_are_refused(text):
+    with pytest.raises(InputError, match="only SQLite|not a valid URL"):
+        database_url(text)
