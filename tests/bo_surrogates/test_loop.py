@@ -139,7 +139,7 @@ def test_discrete_spaces_get_new_valid_points(space):
     proposal = propose(space, X, Y, objectives=[Objective("y")], q=2, acquisition=FAST, seed=0)
     for x in proposal.X:
         space.validate(space.decode(x))
-        assert not (X == x).all(-1).any()
+        assert not (x == X).all(-1).any()
     assert not torch.equal(proposal.X[0], proposal.X[1])
 
 

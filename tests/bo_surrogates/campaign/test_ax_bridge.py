@@ -41,7 +41,10 @@ def measure(values):
     return x**2 + values["size"] / 8 + len(values["solvent"]) / 10 + values["stirred"]
 
 
-def spec(space, *, surrogate="gp", objectives=(Objective("yield of S", "maximize"),), **options):
+YIELD = (Objective("yield of S", "maximize"),)
+
+
+def spec(space, *, surrogate="gp", objectives=YIELD, **options):
     options = {"budget": 30, "initial": 6, "seed": 3, "acquisition": FAST, **options}
     return CampaignSpec(
         name="test", space=space, objectives=objectives, surrogate=surrogate, **options
