@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.errors import InputError, RunError, did_you_mean
 from bo_surrogates.registry import Registry
 
 if TYPE_CHECKING:
@@ -40,11 +40,21 @@ class ProblemEntry:
 
     @property
     def problem_class(self) -> type[Problem]:
-        """The `Problem` subclass, imported if need be."""
+        """The `Problem` subclass, imported if need be.
+
+        Raises:
+            RunError: It cannot be imported.
+        """
         if not isinstance(self.target, str):
             return self.target
         module, _, attribute = self.target.partition(":")
-        loaded: type[Problem] = getattr(importlib.import_module(module), attribute)
+        try:
+            loaded: type[Problem] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RunError(
+                f"problem {self.name!r} ({self.target}) cannot be imported: {error}; "
+                "install what it needs, or mend the package that registers it"
+            ) from error
         return loaded
 
     @property
@@ -68,6 +78,7 @@ class ProblemEntry:
 
         Raises:
             InputError: An unknown option (the nearest name is suggested) or an invalid value.
+            RunError: The problem cannot be imported.
         """
         known = self.options
         for option in options:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from botorch.test_functions.base import BaseTestProblem
 
-from bo_surrogates.errors import InputError
+from bo_surrogates.errors import InputError, RunError
 from bo_surrogates.seeding import fixed_seed
 from problems import PROBLEMS
 from problems.base import Problem
@@ -190,3 +190,10 @@ def test_a_registered_class_of_another_package_is_made_with_its_checked_options(
     entry = ProblemEntry("mine", cheap.problem_class, "the same", "here", "< 1 s")
     assert entry.make(noise_std=0.25).noise_std == 0.25
     assert set(entry.options) == set(cheap.options)
+
+
+@pytest.mark.parametrize("target", ["no_such_package.mine:Mine", "problems.base:NoSuchProblem"])
+def test_a_problem_that_cannot_be_imported_says_which(target):
+    entry = ProblemEntry("mine", target, "not there", "here", "< 1 s")
+    with pytest.raises(RunError, match=r"problem 'mine' .*cannot be imported: .*(no_such|NoSuch)"):
+        entry.make()

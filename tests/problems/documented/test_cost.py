@@ -6,13 +6,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bo_surrogates.errors import InputError
-from problems.documented.cost import LayerCost, count_cost
+from problems.documented.cost import LayerCost, NetworkCost, count_cost
 from problems.documented.quantization import BinaryConv2d, QuantizedConv2d, QuantizedLinear
 
 
 def test_a_layer_s_ace_is_its_macs_times_both_widths():
     assert LayerCost("x", macs=7, weight_bits=2, input_bits=8).ace == 112
     assert LayerCost("x", macs=7).ace == 7 * 256
+
+
+def test_the_published_effort_of_reactnet_follows_from_its_published_macs():
+    binary = LayerCost("binary", macs=4_820_000_000, weight_bits=1, input_bits=1)
+    rest = LayerCost("bfloat16", macs=12_000_000)
+    assert round(NetworkCost((binary, rest)).ace / 1e9, 1) == 7.9
 
 
 def test_a_network_counted_by_hand():

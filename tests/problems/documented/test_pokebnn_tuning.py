@@ -184,6 +184,15 @@ def test_an_option_out_of_range_is_refused_by_name(option, value):
         PROBLEMS["pokebnn"].make(**{option: value})
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_a_gpu_learns_and_has_the_same_effort(measured):
+    problem = PROBLEMS["pokebnn"].make(epochs=6, device="cuda")
+    metrics = problem.evaluate({**POINT, "width": 16, "learning_rate": 2e-2}, seed=0)
+    assert metrics["error"] < 0.35
+    assert problem.cost(POINT).ace == round(10 ** measured["log_ace"])
+
+
 def test_an_unknown_device_is_refused_by_name():
     with pytest.raises(InputError, match="device 'tpu9' cannot be used"):
         PROBLEMS["pokebnn"].make(device="tpu9")
