@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,8 @@ def evaluate(
     """Run one trial; whatever it raises becomes a reason.
 
     The call is fenced so that its result is the same in any process: the global generators of
-    `random`, NumPy and torch start from the trial's seed and are put back afterwards, and
-    numerical libraries use one thread.
+    `random`, NumPy and (where it is loaded before the call) torch start from the trial's seed and
+    are put back afterwards, and numerical libraries use one thread.
 
     Returns:
         Readings by metric or None, the reason for None, and the seconds it took.
@@ -43,7 +43,7 @@ def evaluate(
     start = time.perf_counter()
     readings, reason = None, None
     try:
-        with _fenced(seed):
+        with nullcontext() if black_box.needs_process else _fenced(seed):
             raw = black_box(dict(parameters), index, seed)
         readings = read_result(raw, black_box.metrics)
     except TrialFailure as error:
@@ -66,17 +66,16 @@ def describe_exception(error: BaseException) -> str:
 
 @contextmanager
 def _fenced(seed: int) -> Iterator[None]:
-    # Only libraries that are loaded can be fenced, and loading torch takes seconds that most
-    # black boxes do not need.
+    import numpy as np  # here, so that workers that only run commands do without
+
     with ExitStack() as stack:
-        python_state = random.getstate()
-        stack.callback(random.setstate, python_state)
+        stack.callback(random.setstate, random.getstate())
         random.seed(seed)
-        if (numpy := sys.modules.get("numpy")) is not None:
-            stack.callback(numpy.random.set_state, numpy.random.get_state())
-            numpy.random.seed(seed % 2**32)
-            if (pools := sys.modules.get("threadpoolctl")) is not None:
-                stack.enter_context(pools.threadpool_limits(1))
+        stack.callback(np.random.set_state, np.random.get_state())
+        np.random.seed(seed % 2**32)
+        if (pools := sys.modules.get("threadpoolctl")) is not None:
+            stack.enter_context(pools.threadpool_limits(1))
+        # Loading torch takes seconds that most black boxes do not need: only if it is there.
         if (torch := sys.modules.get("torch")) is not None:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
