@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Self
 
@@ -94,7 +94,8 @@ class _Worker:
     connection: Connection
     ready: bool = False
     task: Task | None = None
-    started: float = field(default=0.0)  # of the task, time.monotonic()
+    started: float = 0.0  # when the task was sent, time.monotonic()
+    received: bool = False  # the task, by the worker
 
     def kill(self) -> int | None:
         """End the process and all it started; return its exit code."""
@@ -177,28 +178,27 @@ class TrialRunner:
                 readings, reason, seconds = worker.evaluate(self.black_box, index, parameters, seed)
                 yield _outcome(index, readings, reason, seconds)
             return
+        for abandoned in [w for w in self._pool if w.task is not None]:
+            self._pool.remove(abandoned)  # an earlier iterator was left early
+            abandoned.kill()
         waiting = deque(tasks)
-        running = 0
-        while waiting or running:
-            while waiting and len(self._pool) < min(self.workers, running + len(waiting)):
+        while waiting or any(w.task is not None for w in self._pool):
+            busy = sum(w.task is not None for w in self._pool)
+            while len(self._pool) < min(self.workers, busy + len(waiting)):
                 self._pool.append(self._start())
             for one in self._pool:
                 if waiting and one.ready and one.task is None:
-                    running += self._assign(one, waiting)
-            for outcome in self._collect():
-                running -= 1
-                yield outcome
+                    self._assign(one, waiting)
+            yield from self._collect(waiting)
 
-    def _assign(self, one: _Worker, waiting: deque[Task]) -> int:
-        try:
+    def _assign(self, one: _Worker, waiting: deque[Task]) -> None:
+        # A worker that died while idle is found out by `_collect`; the task waits for the next.
+        with suppress(OSError):
             one.connection.send(waiting[0])
-        except OSError:  # died while idle: `_collect` replaces it, the task waits for the next
-            return 0
-        one.task = waiting.popleft()
-        one.started = time.monotonic()
-        return 1
+            one.task = waiting.popleft()
+            one.started, one.received = time.monotonic(), False
 
-    def _collect(self) -> Iterator[Outcome]:
+    def _collect(self, waiting: deque[Task]) -> Iterator[Outcome]:
         """Wait until something happens to a worker; yields the outcomes that follow from it."""
         deadlines = [
             w.started + self.timeout
@@ -219,11 +219,13 @@ class TrialRunner:
                     message = one.connection.recv()
             if message is not None and not one.ready:
                 self._greet(one, *message)
+            elif message == worker.RECEIVED:
+                one.received = True
             elif message is not None and one.task is not None:
                 (index, _, _), one.task = one.task, None
                 yield _outcome(index, *message)
             elif not one.process.is_alive() or one.connection in happened:
-                yield from self._bury(one)
+                yield from self._bury(one, waiting)
             elif (
                 one.task is not None
                 and self.timeout is not None
@@ -246,7 +248,7 @@ class TrialRunner:
             )
         one.ready = True
 
-    def _bury(self, one: _Worker) -> Iterator[Outcome]:
+    def _bury(self, one: _Worker, waiting: deque[Task]) -> Iterator[Outcome]:
         self._pool.remove(one)
         # Its pipe may close a moment before it ends; then its own exit code is worth waiting for.
         one.process.join(STOP_SECONDS)
@@ -256,7 +258,9 @@ class TrialRunner:
                 f"a worker process {describe_exit(code)} before its first trial; a script that "
                 "starts a campaign with workers needs `if __name__ == '__main__':` around it"
             )
-        if one.task is not None:
+        if one.task is not None and not one.received:
+            waiting.appendleft(one.task)  # it died of something earlier
+        elif one.task is not None:
             yield _outcome(
                 one.task[0],
                 None,

@@ -25,6 +25,7 @@ from bo_surrogates.campaign.black_box import BlackBox, Reading, TrialFailure, re
 if TYPE_CHECKING:
     from bo_surrogates.space import Values
 
+RECEIVED = "received"  # a worker's word that a trial has reached it
 WATCH_INTERVAL = 1.0  # seconds between looks at the parent, beside waiting for its end
 
 
@@ -88,7 +89,7 @@ def serve(connection: Connection, pickled: bytes) -> None:
     """The body of a worker process: evaluates what arrives until told to stop.
 
     Sends ("ready", None) or ("unusable", reason) once, then for each (index, parameters, seed)
-    received the triple of `evaluate`; None ends it.
+    received `RECEIVED` and the triple of `evaluate`; None ends it.
     """
     os.setsid()
     # The parent started this process with SIGINT blocked. From here on a Ctrl-C at the terminal
@@ -114,6 +115,7 @@ def serve(connection: Connection, pickled: bytes) -> None:
             return
         if task is None:
             return
+        connection.send(RECEIVED)
         try:
             result = evaluate(black_box, *task)
         except KeyboardInterrupt as error:  # raised by the black box: no Ctrl-C arrives here
