@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from bo_surrogates.errors import InputError, did_you_mean
@@ -105,8 +105,12 @@ class Config:
         return asdict(self)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return replace(self, **changes)
+        """A copy with some fields changed.
+
+        Raises:
+            InputError: As for `from_dict`.
+        """
+        return self.from_dict({f.name: getattr(self, f.name) for f in fields(self)} | changes)
 
     @classmethod
     def search_space(cls) -> Space:
@@ -120,7 +124,8 @@ class Config:
                 parameters.append(Choice(f.name, m["options"]))
             elif all(math.isfinite(b) for b in m["search"]):
                 kind = Float if m["kind"] == "real" else Int
-                parameters.append(kind(f.name, *m["search"], log=m["log"]))
+                low, high = m["search"]
+                parameters.append(kind(f.name, low=low, high=high, log=m["log"]))
         return Space(parameters)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from botorch.models import ModelList, ModelListGP
+from botorch.models.gpytorch import GPyTorchModel
 from botorch.models.model import Model
 from botorch.test_functions.base import BaseTestProblem
 from torch import Tensor
@@ -88,8 +89,9 @@ def fit(
     ]
     if len(models) == 1:
         return models[0]
-    gaussian = entry.capabilities.posterior == "gaussian"
-    return ModelListGP(*models) if gaussian else ModelList(*models)
+    # A list of GPs has one Gaussian posterior over all outcomes; others have a list of posteriors.
+    gaussian = all(isinstance(m, GPyTorchModel) for m in models)
+    return ModelListGP(*models) if gaussian else ModelList(*models)  # type: ignore[arg-type]
 
 
 def propose(
@@ -174,7 +176,7 @@ def _standard_deviations(X: Tensor, Y: Tensor) -> Tensor:
     """`m` standard deviations of the outcomes, as the surrogates scale by them."""
     stdvs = []
     for i in range(Y.shape[-1]):
-        transform = TrainingData(X, Y[:, [i]]).outcome_transform()
+        transform: Any = TrainingData(X, Y[:, [i]]).outcome_transform()
         transform(Y[:, [i]])
         stdvs.append(transform.stdvs.reshape(()))
     return torch.stack(stdvs)
@@ -233,23 +235,59 @@ class Run:
         return sign * (sign * self.Y[:, 0]).cummax(dim=0).values
 
 
-def describe(problem: BaseTestProblem) -> tuple[Space, tuple[Objective, ...]]:
-    """The space and objectives of a problem: its own names, or x0.. and y0.. for BoTorch's."""
-    if isinstance(getattr(problem, "space", None), Space):
-        return problem.space, problem.objectives
+@dataclass(frozen=True)
+class Described:
+    """A problem as the loop sees it.
+
+    Attributes:
+        space: The search space.
+        objectives: What is wanted, in the signs of `observe`.
+        constraints: Bounds on outcomes.
+        observe: `n x d` problem coordinates and a seed to `n x m` outcomes, a column for each of
+            `metric_names(objectives, constraints)`.
+    """
+
+    space: Space
+    objectives: tuple[Objective, ...]
+    constraints: tuple[OutcomeConstraint, ...]
+    observe: Callable[[Tensor, int], Tensor]
+
+
+def describe(problem: BaseTestProblem) -> Described:
+    """A problem of the registry by its own names; one of BoTorch's by x0.., y0.. and c0...
+
+    Raises:
+        InputError: A BoTorch problem with categorical inputs, whose categories have no names.
+    """
+    # A torch Module: to a type checker, every attribute of a problem is a Tensor or a Module.
+    p: Any = problem
+    if isinstance(getattr(p, "space", None), Space):
+        return Described(p.space, p.objectives, p.constraints, p.observe)
     parameters: list[Parameter] = []
-    for i, (low, high) in enumerate(problem.bounds.T.tolist()):
-        if i in problem.categorical_inds:
+    for i, (low, high) in enumerate(p.bounds.T.tolist()):
+        if i in p.categorical_inds:
             raise InputError("a BoTorch problem with categorical inputs needs a `space` with names")
-        whole = i in problem.discrete_inds
+        whole = i in p.discrete_inds
         parameters.append(Int(f"x{i}", int(low), int(high)) if whole else Float(f"x{i}", low, high))
     # BoTorch refuses to tell the direction of a problem with several objectives by its property.
-    minimize = problem._is_minimization_by_default != problem.negate
+    minimize = p._is_minimization_by_default != p.negate
     direction: Direction = "minimize" if minimize else "maximize"
-    count = getattr(problem, "num_objectives", 1)
-    reference = problem.ref_point.tolist() if count > 1 else [None]
-    return Space(parameters), tuple(
-        Objective(f"y{i}", direction, reference=reference[i]) for i in range(count)
+    count = getattr(p, "num_objectives", 1)
+    reference = p.ref_point.tolist() if count > 1 else [None]
+    slacks = getattr(p, "num_constraints", 0)
+
+    def observe(X: Tensor, seed: int) -> Tensor:
+        with fixed_seed(seed):
+            columns = [p(X).reshape(X.shape[0], -1)]
+            if slacks:
+                columns.append(p.evaluate_slack(X))
+        return torch.cat(columns, dim=-1)
+
+    return Described(
+        Space(parameters),
+        tuple(Objective(f"y{i}", direction, reference=reference[i]) for i in range(count)),
+        tuple(OutcomeConstraint(f"c{i}", ">=", 0.0) for i in range(slacks)),
+        observe,
     )
 
 
@@ -282,8 +320,8 @@ def run(
             uninterrupted run.
         on_iteration: Told of each finished iteration.
     """
-    space, objectives = describe(problem)
-    constraints = tuple(getattr(problem, "outcome_constraints", ()))
+    described = describe(problem)
+    space, objectives = described.space, described.objectives
     done = list(start.iterations) if start else []
     tell = on_iteration or (lambda iteration: None)
     while len(done) <= iterations:
@@ -294,15 +332,13 @@ def run(
         else:
             so_far = Run(objectives, tuple(done))
             proposal = propose(
-                space, so_far.X, so_far.Y, objectives=objectives, constraints=constraints,
+                space, so_far.X, so_far.Y, objectives=objectives, constraints=described.constraints,
                 surrogate=surrogate, config=config, acquisition=acquisition, q=q,
                 seed=derive_seed(seed, number),
             )  # fmt: skip
             X, seconds = proposal.X, dict(proposal.seconds)
         begin = time.perf_counter()
-        with fixed_seed(derive_seed(seed, "noise", number)):
-            Y = problem(X)
-        Y = Y.reshape(X.shape[0], -1)
+        Y = described.observe(X, derive_seed(seed, "noise", number))
         iteration = Iteration(X, Y, {**seconds, "evaluation": time.perf_counter() - begin})
         done.append(iteration)
         tell(iteration)

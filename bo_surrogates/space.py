@@ -245,7 +245,7 @@ class Ordered(_Listed):
         super().__post_init__()
         if isinstance(self.values[0], bool):
             raise InputError(f"{self.what}: booleans have no order; use a choice parameter")
-        if self.numeric and list(self.values) != sorted(self.values):  # type: ignore[type-var]
+        if self.numeric and list(self.values) != sorted(self.values):
             raise InputError(f"{self.what}: numbers must ascend, got {list(self.values)!r}")
 
     @property

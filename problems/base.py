@@ -153,6 +153,19 @@ class Problem(BaseTestProblem):
         values = self._select_objectives(values)
         return -values if self.negate else values
 
+    def observe(self, X: Tensor, seed: int | None = None) -> Tensor:
+        """All metrics as they are measured, in the user's units and signs (never negated).
+
+        Args:
+            X: `batch_shape x d` problem coordinates.
+            seed: Makes the noise reproducible.
+
+        Returns:
+            `batch_shape x k`, a column for each of `metrics`.
+        """
+        self._check(X)
+        return self._observed_metrics(X, seed)
+
     def evaluate_true(self, X: Tensor) -> Tensor:
         """The objectives without noise and never negated; shapes as in `forward`."""
         self._check(X)

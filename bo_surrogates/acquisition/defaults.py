@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from botorch.acquisition import AcquisitionFunction
@@ -92,11 +93,12 @@ def make_sampler(model: Model, X: Tensor, mc_samples: int, seed: int) -> MCSampl
     """
     shape = torch.Size([mc_samples])
     with torch.no_grad():
-        posterior = model.posterior(X[:1])
+        posterior: Any = model.posterior(X[:1])
     if not isinstance(posterior, PosteriorList):
         return get_sampler(posterior, sample_shape=shape, seed=seed)
     samplers = []
-    for i, part in enumerate(posterior.posteriors):
+    parts: list[Any] = posterior.posteriors
+    for i, part in enumerate(parts):
         part_seed = derive_seed(seed, "output", i)
         sampler = get_sampler(part, sample_shape=shape, seed=part_seed)
         if isinstance(sampler, SobolQMCNormalSampler):
@@ -111,7 +113,8 @@ def _observed(
 ) -> tuple[Tensor, Tensor]:
     """The model's mean at observed inputs, `n x m`, and which of them satisfy the constraints."""
     with torch.no_grad():
-        mean = model.posterior(X).mean
+        posterior: Any = model.posterior(X)  # BoTorch declares no `mean` on its base class
+    mean = posterior.mean
     satisfied = [c(mean) <= 0 for c in constraints or []]
     everywhere = torch.ones(mean.shape[:-1], dtype=torch.bool, device=mean.device)
     return mean, torch.stack([everywhere, *satisfied]).all(dim=0)
@@ -183,12 +186,16 @@ def make_acquisition(
             model, constraints=constraints, sampler=sampler, X_pending=X_pending
         )
     if name == "qlognehvi":
+
+        def weighted(Y: Tensor, X: Tensor | None = None) -> Tensor:
+            return Y @ weights.T.to(Y)
+
         return qLogNoisyExpectedHypervolumeImprovement(
             model,
             ref_point=infer_reference(model, weights, X_baseline, constraints, reference),
             X_baseline=X_baseline,
             sampler=sampler,
-            objective=GenericMCMultiOutputObjective(lambda Y, X=None: Y @ weights.T.to(Y)),
+            objective=GenericMCMultiOutputObjective(weighted),
             constraints=constraints,
             X_pending=X_pending,
             prune_baseline=True,

@@ -71,7 +71,7 @@ def maximize(
             is discrete.
 
     Returns:
-        `q x d` points in model coordinates, and the acquisition values.
+        `q x d` points in model coordinates, and their acquisition values.
 
     Raises:
         RunError: Every point of a finite space has been tried.
@@ -89,7 +89,7 @@ def maximize(
             sequential=True,
             **optimizer_options("optimize_acqf", config),
         )
-        return candidates, value
+        return _valued(candidates, value)
     if space.size is not None:
         grid = {**levels, **categories}
         choices = [torch.tensor(grid[i]).to(X_avoid) for i in range(space.dim)]
@@ -122,6 +122,12 @@ def maximize(
         inequality_constraints=constraints,
         **optimizer_options("optimize_acqf_mixed_alternating", config),
     )
+    return _valued(candidates, value)
+
+
+def _valued(candidates: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
+    if value is None:
+        raise RunError("the optimizer returned no acquisition value")
     return candidates, value
 
 

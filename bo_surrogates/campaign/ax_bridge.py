@@ -113,7 +113,7 @@ class RegistryAcquisition(Acquisition):
             model,
             config=botorch_acqf_options["config"],
             weights=self._objective_weights,
-            X_baseline=self.X_observed,
+            X_baseline=self._observed(),
             seed=botorch_acqf_options["seed"],
             constraints=get_outcome_constraint_transforms(self._outcome_constraints),
             reference=self._objective_thresholds,
@@ -126,10 +126,17 @@ class RegistryAcquisition(Acquisition):
             self._objective_thresholds = infer_reference(
                 self._model,
                 self._objective_weights,
-                self.X_observed,
+                self._observed(),
                 get_outcome_constraint_transforms(self._outcome_constraints),
                 self._objective_thresholds,
             )
+
+    def _observed(self) -> Tensor:
+        if self.X_observed is None:
+            raise RunError(
+                "no point has been measured for every metric yet; tell complete results first"
+            )
+        return self.X_observed
 
     def optimize(
         self, n: int, search_space_digest: Any, *args: Any, **kwargs: Any
@@ -156,10 +163,10 @@ class RegistryGenerator(BoTorchGenerator):
 
     folds = 5
 
-    def fit(self, datasets: Any, search_space_digest: Any, **kwargs: Any) -> None:
+    def fit(self, *args: Any, **kwargs: Any) -> None:
         """Fit, and forget the folds of the previous data."""
         self._fold_surrogates: dict[int, Any] = {}
-        super().fit(datasets=datasets, search_space_digest=search_space_digest, **kwargs)
+        super().fit(*args, **kwargs)
 
     def cross_validate(
         self,
@@ -481,7 +488,8 @@ class AxBridge:
         if adapter is None:
             return {}
         figures: dict[str, float] = {}
-        model = adapter.generator.surrogate.model
+        generator: Any = adapter.generator
+        model = generator.surrogate.model
         parts = list(getattr(model, "models", [model]))
         for metric, part in zip(self.metrics, parts, strict=False):
             if isinstance(part, Surrogate):

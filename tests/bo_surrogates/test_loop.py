@@ -3,6 +3,7 @@
 import pytest
 import torch
 from botorch.test_functions import Branin, BraninCurrin
+from botorch.test_functions.synthetic import ConstrainedGramacy
 
 from bo_surrogates.acquisition.defaults import AcquisitionConfig
 from bo_surrogates.errors import InputError
@@ -66,15 +67,26 @@ def test_noise_is_drawn_anew_but_reproducibly():
 
 
 def test_botorch_problems_are_described_by_their_own_bounds_and_directions():
-    space, objectives = describe(BraninCurrin().double())
-    assert space.bounds.tolist() == [[0, 0], [1, 1]]
+    described = describe(BraninCurrin().double())
+    objectives = described.objectives
+    assert described.space.bounds.tolist() == [[0, 0], [1, 1]]
     assert [(o.direction, o.reference) for o in objectives] == [
         ("minimize", 18.0), ("minimize", 6.0),
     ]  # fmt: skip
-    space, objectives = describe(BraninCurrin(negate=True).double())
+    objectives = describe(BraninCurrin(negate=True).double()).objectives
     assert [(o.direction, o.reference) for o in objectives] == [
         ("maximize", -18.0), ("maximize", -6.0),
     ]  # fmt: skip
+
+
+def test_a_constrained_botorch_problem_is_solved_within_its_constraints():
+    problem = ConstrainedGramacy().double()
+    result = run(problem, iterations=14, initial=8, seed=0, acquisition=FAST)
+    assert result.Y.shape == (22, 3)
+    feasible = (result.Y[:, 1:] >= 0).all(dim=1)
+    assert torch.equal(feasible, problem.is_feasible(result.X))
+    best = result.Y[feasible, 0].min()
+    assert problem.optimal_value - 1e-6 <= best < 0.7  # the optimum is 0.5998
 
 
 def test_two_objectives_with_a_batch():

@@ -1,0 +1,1 @@
+"""What is compared: surrogates on problems, over seeds."""
