@@ -16,12 +16,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bo_surrogates.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Torch is imported by the methods that make tensors: reading a space does not wait for it.
 
 Value = float | int | str | bool
 Values = dict[str, Value]
@@ -418,6 +420,8 @@ class Space:
     @property
     def bounds(self) -> Tensor:
         """`2 x d` bounds in problem coordinates, float64."""
+        import torch
+
         return torch.tensor([p.bounds for p in self.parameters], dtype=torch.float64).T
 
     @property
@@ -465,6 +469,8 @@ class Space:
 
     def encode(self, values: Mapping[str, Value]) -> Tensor:
         """The point's problem coordinates, a float64 tensor of shape `d`."""
+        import torch
+
         return torch.tensor(
             [p.encode(p.validate(values[p.name])) for p in self.parameters], dtype=torch.float64
         )
@@ -478,12 +484,16 @@ class Space:
     # ---- model coordinates ------------------------------------------------------------------
     def _table(self, parameter: Parameter) -> Tensor | None:
         """Model coordinate of each discrete level, where it is not the problem coordinate."""
+        import torch
+
         if isinstance(parameter, Ordered) and parameter.numeric:
             return torch.tensor([float(v) for v in parameter.values], dtype=torch.float64)
         return None
 
     def to_model(self, X: Tensor) -> Tensor:
         """Problem coordinates `... x d` to model coordinates `... x d`."""
+        import torch
+
         columns = []
         for i, parameter in enumerate(self.parameters):
             x = X[..., i]
@@ -497,6 +507,8 @@ class Space:
 
     def from_model(self, Z: Tensor) -> Tensor:
         """Model coordinates `... x d` to the nearest valid problem coordinates `... x d`."""
+        import torch
+
         columns = []
         for i, parameter in enumerate(self.parameters):
             z = Z[..., i]
@@ -518,6 +530,8 @@ class Space:
     @property
     def discrete_levels(self) -> dict[int, list[float]]:
         """Per int or ordered parameter's index, its levels in model coordinates."""
+        import torch
+
         levels = {}
         for i in self.discrete_inds:
             low, high = self.parameters[i].bounds

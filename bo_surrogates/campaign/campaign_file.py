@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import Space
