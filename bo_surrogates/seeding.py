@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 
 def derive_seed(seed: int, *path: int | str) -> int:
@@ -40,6 +39,8 @@ def fixed_seed(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    import torch  # here: who only derives seeds does not wait for it
+
     numpy_state = np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
