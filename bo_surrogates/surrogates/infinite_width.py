@@ -55,11 +55,12 @@ class NNGPConfig(Config):
             activation's default, at which signals neither vanish nor explode with depth.
         normalize: Equal prior variance everywhere, instead of growing away from the centre.
         restarts: Starting points of the hyper-parameters' optimization: the prior's centre (or
-            the warm start), then draws from the priors; the best optimum is kept.
+            the warm start), then draws from the priors; the best optimum is kept. More than one
+            pays for the sine activations on functions of many periods.
     """
 
     activation: str = choice("relu", tuple(DUAL_ACTIVATIONS))
-    depth: int = integer(2, 1, MAX_DEPTH)
+    depth: int = integer(3, 1, MAX_DEPTH)
     weight_variance: float | None = real(
         None, 1e-2, 1e2, log=True, optional=True, search=(0.3, 5.0)
     )
