@@ -151,9 +151,10 @@ def test_a_shortcut_that_cannot_fit_is_refused():
         reshape_add(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4), "tile")
 
 
-def test_a_pokeconv_is_its_definition_step_by_step():
+@pytest.mark.parametrize(("out_channels", "stride"), [(8, 2), (4, 1)])
+def test_a_pokeconv_is_its_definition_step_by_step(out_channels, stride):
     config = PokeConfig(local_shortcut="tile", block_shortcut="zeropad")
-    layer = PokeConv(4, 8, 3, config, stride=2, last=True).eval()
+    layer = PokeConv(4, out_channels, 3, config, stride=stride, last=True).eval()
     with torch.no_grad():
         layer.norm1.weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(0))
     r, r1 = normal(3, 4, 6, 6), normal(3, 6, 6, 6, seed=1)

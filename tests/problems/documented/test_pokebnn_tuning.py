@@ -49,6 +49,16 @@ def test_an_evaluation_is_a_function_of_its_seed_whatever_the_threads_and_the_pr
         torch.set_num_threads(threads)
 
 
+def test_a_network_is_trained_on_one_thread(problem):
+    threads, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        problem.measure(POINT, 0, lambda epoch: seen.append(torch.get_num_threads()))
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1]
+
+
 def test_other_seeds_are_other_observations_of_the_error_and_the_same_effort(problem, measured):
     others = [problem.evaluate(POINT, seed=s) for s in (2, 3)]
     assert len({m["error"] for m in [measured, *others]}) > 1
