@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 
@@ -34,6 +34,7 @@ class Registry(Mapping[str, E], Generic[E]):
         self._group = group
         self._entries: dict[str, E] = {}
         self._third_party_loaded = group is None
+        self._loaded: set[str] = set()  # values of the entry points that are registered
 
     def register(self, entry: E) -> E:
         """Add an entry and return it.
@@ -49,11 +50,15 @@ class Registry(Mapping[str, E], Generic[E]):
     def _load_third_party(self) -> None:
         if self._third_party_loaded or self._group is None:
             return
-        self._third_party_loaded = True
+        self._third_party_loaded = True  # before loading: the entry's package may use this registry
         for point in entry_points(group=self._group):
+            if point.value in self._loaded:
+                continue
             try:
                 self.register(point.load())
+                self._loaded.add(point.value)
             except Exception as error:
+                self._third_party_loaded = False  # so that the next use says so again
                 raise RunError(
                     f"the {self.kind} {point.name!r} of another package ({point.value}) could not "
                     f"be loaded: {error}; mend or uninstall that package"
@@ -66,6 +71,10 @@ class Registry(Mapping[str, E], Generic[E]):
         except KeyError:
             hint = did_you_mean(name, self._entries)
             raise InputError(f"unknown {self.kind} {name!r}{hint}") from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry of that name, or `default`."""
+        return self[name] if name in self else default  # noqa: SIM401 (this is `get`)
 
     def __contains__(self, name: object) -> bool:
         self._load_third_party()

@@ -24,7 +24,8 @@ def derive_seed(seed: int, *path: int | str) -> int:
             words.extend(part.encode())
         else:
             words.append(int(part))
-        words.append(2**31)  # separates the parts: ("a", 1) is not ("a1",)
+        # Separates the parts and tells their kinds apart: ("a", 1), ("a1",) and (97, 1) differ.
+        words.append(2**31 + isinstance(part, str))
     return int(np.random.SeedSequence(words).generate_state(1, dtype=np.uint32)[0] >> 1)
 
 

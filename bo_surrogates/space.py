@@ -120,9 +120,12 @@ class Float(Parameter):
     def validate(self, value: object) -> float:
         """See `Parameter.validate`."""
         number = _number(value, self.what)
-        # A round trip through log10 may leave the interval by a rounding error; snap those back.
-        slack = 1e-9 * max(abs(self.low), abs(self.high))
-        if not self.low - slack <= number <= self.high + slack:
+        # A round trip through a scaled coordinate may leave the interval by a rounding error; snap
+        # those back. On a logarithmic scale rounding errors are relative to the value itself.
+        below = above = 1e-9 * max(abs(self.low), abs(self.high))
+        if self.log:
+            below, above = 1e-9 * self.low, 1e-9 * self.high
+        if not self.low - below <= number <= self.high + above:
             raise InputError(f"{self.what} must be in [{self.low}, {self.high}], got {value!r}")
         return min(max(number, self.low), self.high)
 
@@ -318,7 +321,9 @@ def _linear(text: str, whole: str) -> dict[str, float]:
 
     def walk(node: ast.expr) -> dict[str, float]:
         match node:
-            case ast.Constant(value=int() | float() as number):
+            case ast.Constant(value=int() | float() as number) if not isinstance(
+                number, bool
+            ) and math.isfinite(number):
                 return {"": float(number)}
             case ast.Name(id=name):
                 return {name: 1.0}
@@ -458,21 +463,29 @@ class Space:
         for name in values:
             if name not in self.names:
                 raise InputError(f"unknown parameter {name!r}{did_you_mean(name, self.names)}")
-        missing = [n for n in self.names if n not in values]
-        if missing:
-            raise InputError(f"parameter {missing[0]!r} is missing (of {', '.join(self.names)})")
-        valid = {p.name: p.validate(values[p.name]) for p in self.parameters}
+        valid = {p.name: p.validate(self._value(values, p)) for p in self.parameters}
         for constraint in self.constraints:
             if constraint.slack(valid) < -1e-8 * max(1.0, abs(constraint.upper)):
                 raise InputError(f"the point violates the parameter constraint '{constraint}'")
         return valid
 
+    def _value(self, values: Mapping[str, object], parameter: Parameter) -> object:
+        try:
+            return values[parameter.name]
+        except KeyError:
+            raise InputError(f"{parameter.what} is missing (of {', '.join(self.names)})") from None
+
     def encode(self, values: Mapping[str, Value]) -> Tensor:
-        """The point's problem coordinates, a float64 tensor of shape `d`."""
+        """The point's problem coordinates, a float64 tensor of shape `d`.
+
+        Raises:
+            InputError: A parameter is missing or invalid; constraints are not looked at.
+        """
         import torch
 
         return torch.tensor(
-            [p.encode(p.validate(values[p.name])) for p in self.parameters], dtype=torch.float64
+            [p.encode(p.validate(self._value(values, p))) for p in self.parameters],
+            dtype=torch.float64,
         )
 
     def decode(self, X: Tensor) -> Values:

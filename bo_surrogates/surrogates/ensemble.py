@@ -2,12 +2,15 @@
 
 Model of a member (outcomes standardized): y_i = f(x_i) + e_i, f = g_theta + beta p_k, where g is a
 multilayer perceptron with theta ~ N(0, diag(scales^2)), and p_k a fixed network of the same shape
-drawn from that prior (Osband et al. 2018, arXiv 1806.03335); e_i ~ N(0, s2) with s2 learnt per
-member and output under a LogNormal prior, or fixed, or given per point.
+drawn from that prior (Osband et al. 2018, arXiv 1806.03335); e_i ~ N(0, s2) with s2 learnt, fixed,
+or given per point.
 
-Inference: each member maximizes its log posterior
+Inference: the noise variance of each output maximizes the marginal likelihood of the Gaussian
+process that has the prior covariance of f (estimated from networks drawn from the prior), times a
+LogNormal prior. A maximum a posteriori estimate along with the weights would be far too small: a
+network that explains the noise makes it likely. Each member then maximizes its log posterior
 
-    sum_i w_ki log N(y_i; f(x_i), s2_i) + log N(theta; 0, scales^2) + log p(s2)
+    sum_i w_ki log N(y_i; f(x_i), s2_i) + log N(theta; 0, scales^2)
 
 by full-batch Adam with a cosine schedule (Lakshminarayanan et al. 2017, arXiv 1612.01474; here the
 noise does not depend on x). Members differ by their start, by p_k and, with `bootstrap`, by the
@@ -18,6 +21,7 @@ Prediction: the members are an equally weighted mixture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -38,9 +42,11 @@ from bo_surrogates.surrogates.base import (
 )
 from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
 
-# BoTorch's prior on the noise variance of standardized outcomes (Hvarfner et al. 2024, appendix),
-# and its smallest variance.
-LOG_NOISE_MEAN, LOG_NOISE_STD, MIN_NOISE_VARIANCE = -4.0, 1.0, 1e-4
+LOG_NOISE_MEAN, LOG_NOISE_STD = -3.0, 1.0  # of the log of the standardized noise variance
+MIN_NOISE_VARIANCE = 1e-4  # known variances below it are raised: Adam needs a bounded curvature
+MIN_LEARNT, MAX_LEARNT = 1e-2, 10.0
+# Of the estimate of the noise: networks drawn from the prior, and most points used.
+PRIOR_DRAWS, MAX_POINTS = 1024, 1000
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,7 @@ class EnsembleConfig(Config):
         prior_function: beta, the size of the random prior functions; 0 for none.
         bootstrap: Whether members see the data with random weights.
         noise: "learnt" or "fixed"; without effect where `train_Yvar` is given.
-        noise_variance: Of standardized outcomes; the value if fixed, where learning starts if
-            learnt.
+        noise_variance: Of standardized outcomes, if fixed.
     """
 
     _searched: ClassVar[tuple[str, ...] | None] = (
@@ -78,7 +83,7 @@ class EnsembleConfig(Config):
     prior_function: float = real(1.5, 0.0, 100.0, search=(0.0, 3.0))
     bootstrap: bool = flag(False)
     noise: str = choice("learnt", ("learnt", "fixed"))
-    noise_variance: float = real(1e-2, 1e-8, 1e4, log=True)
+    noise_variance: float = real(5e-2, 1e-8, 1e4, log=True)
 
 
 class DeepEnsemble(EnsembleSurrogate):
@@ -124,16 +129,10 @@ class DeepEnsemble(EnsembleSurrogate):
             point_weights = exponential.to(start)
         else:
             point_weights = None
-        loss = self._negative_log_posterior(point_weights)
+        noise = self._noise(generator)
+        loss = self._negative_log_posterior(noise, point_weights)
         minimum = minimize(loss, start, steps=config.steps, learning_rate=config.learning_rate)
-        theta, log_excess = self._split(minimum.state)
-        if self._target_variance is not None:
-            noise = self._target_variance.mean(dim=-2)
-        elif config.noise == "learnt":
-            noise = MIN_NOISE_VARIANCE + log_excess.exp()
-        else:
-            noise = torch.full_like(log_excess, config.noise_variance)
-        self._keep(theta, noise)
+        self._keep(minimum.state, noise.mean(dim=-2))
         with torch.no_grad():
             values = self.function_values(self.network_inputs(self._inputs))
         residual = (values - self._targets).square().mean().sqrt().item()
@@ -160,28 +159,45 @@ class DeepEnsemble(EnsembleSurrogate):
             config.input_scale, config.weight_scale, output_scale=config.weight_scale
         ).to(self.weights)
 
-    def _split(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What is trained: weights `K x P`, log of the noise variance above its minimum `K x m`."""
-        theta, log_excess = state.tensor_split([self.network.num_parameters], dim=-1)
-        return theta, log_excess
-
     def _start(self, generator: torch.Generator, warm_start: Surrogate | None) -> Tensor:
         """First state of the training; the prior functions are drawn and stored on the way."""
         k, dtype = self.config.members, self.weights.dtype
         theta = self.network.draw(k, self._prior_scales, generator, dtype)
         self.prior_weights.copy_(self.network.draw(k, self._prior_scales, generator, dtype))
-        noise = torch.full_like(self.noise_variance, self.config.noise_variance)
         if isinstance(warm_start, DeepEnsemble) and warm_start.weights.shape == theta.shape:
             theta = warm_start.weights.to(theta)
             self.prior_weights.copy_(warm_start.prior_weights)
-            noise = warm_start.noise_variance.to(noise)
-        excess = (noise - MIN_NOISE_VARIANCE).clamp_min(1e-2 * MIN_NOISE_VARIANCE)
-        return torch.cat([theta, excess.log()], dim=-1)
+        return theta
 
-    def _negative_log_posterior(self, point_weights: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """Sum over members of the loss of a state, up to a constant.
+    def _noise(self, generator: torch.Generator) -> Tensor:
+        """Noise variance of each observation, `n x m` or `1 x m`, standardized."""
+        if self._target_variance is not None:
+            return self._target_variance
+        if self.config.noise == "fixed":
+            return torch.full_like(self._targets[:1], self.config.noise_variance)
+        Y = self._targets
+        chosen = torch.randperm(len(Y), generator=generator)[:MAX_POINTS].to(Y.device)
+        X = self.network_inputs(self._inputs[chosen]).detach()
+        draws = self.network.draw(PRIOR_DRAWS, self._prior_scales, generator)
+        functions = self.network.forward(draws, X).movedim(-1, 0).flatten(end_dim=1)
+        covariance = functions.T @ functions / len(functions)  # the outputs' prior is one
+        values, vectors = torch.linalg.eigh(covariance * (1 + self.config.prior_function**2))
+        # In the eigenvectors' basis the outcomes are independent, of variance value + noise.
+        power = (vectors.T @ Y[chosen]).square()
+        ends = math.log(MIN_LEARNT), math.log(MAX_LEARNT)
+        log_noise = torch.linspace(*ends, 200, dtype=Y.dtype, device=Y.device).reshape(-1, 1, 1)
+        variance = values.clamp_min(0).unsqueeze(-1) + log_noise.exp()
+        score = -(power / variance + variance.log()).sum(dim=1, keepdim=True)
+        score = score - ((log_noise - LOG_NOISE_MEAN) / LOG_NOISE_STD).square()
+        return log_noise[score.argmax(dim=0).flatten()].exp().reshape(1, -1)
+
+    def _negative_log_posterior(
+        self, noise: Tensor, point_weights: Tensor | None
+    ) -> Callable[[Tensor], Tensor]:
+        """Sum over members of the loss of their weights `K x P`, up to a constant.
 
         Args:
+            noise: Variance of each observation, `n x m` or `1 x m`, standardized.
             point_weights: `K x n x 1` bootstrap weights, None for ones.
         """
         network, beta = self.network, self.config.prior_function
@@ -189,24 +205,14 @@ class DeepEnsemble(EnsembleSurrogate):
         targets = self._targets.expand(self.config.members, -1, -1)
         if beta > 0:  # g has to explain what the prior function does not
             targets = targets - beta * network.forward(self.prior_weights, X)
-        known: Tensor | None = None
-        if self._target_variance is not None:
-            known = self._target_variance.clamp_min(MIN_NOISE_VARIANCE)
-        elif self.config.noise == "fixed":
-            known = torch.full_like(self._targets, self.config.noise_variance)
+        variance = noise.clamp_min(MIN_NOISE_VARIANCE)
         precision = self._prior_scales.pow(-2)
 
-        def loss(state: Tensor) -> Tensor:
-            theta, log_excess = self._split(state)
-            variance = known
-            if variance is None:
-                variance = MIN_NOISE_VARIANCE + log_excess.exp().unsqueeze(-2)
-            terms = (targets - network.forward(theta, X)).square() / variance + variance.log()
+        def loss(theta: Tensor) -> Tensor:
+            terms = (targets - network.forward(theta, X)).square() / variance
             if point_weights is not None:
                 terms = point_weights * terms
-            prior = (precision * theta.square()).sum()
-            noise_prior = ((log_excess - LOG_NOISE_MEAN) / LOG_NOISE_STD).square().sum()
-            return 0.5 * (terms.sum() + prior + noise_prior)
+            return 0.5 * (terms.sum() + (precision * theta.square()).sum())
 
         return loss
 

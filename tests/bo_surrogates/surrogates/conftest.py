@@ -32,11 +32,11 @@ CHEAP: dict[str, Any] = {
 BOUNDS = torch.tensor([[-5.0, 0.0], [10.0, 15.0]], dtype=torch.float64)
 
 
-def cheap_config(entry: SurrogateEntry) -> Config:
-    """The entry's default configuration with the budgets of `CHEAP`."""
+def cheap_config(entry: SurrogateEntry, **budgets: Any) -> Config:
+    """The entry's default configuration with the budgets of `CHEAP`, unless told otherwise."""
     config = entry.config_class()
     present = {f.name for f in fields(config)}
-    return config.replace(**{k: v for k, v in CHEAP.items() if k in present})
+    return config.replace(**{k: v for k, v in (CHEAP | budgets).items() if k in present})
 
 
 def measurements(n: int = 14, m: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
