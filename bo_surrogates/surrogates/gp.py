@@ -23,6 +23,7 @@ from botorch.exceptions.errors import ModelFittingError, UnsupportedError
 from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
+from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
 from botorch.models.transforms.input import InputTransform
 from botorch.models.transforms.outcome import OutcomeTransform, Standardize
 from botorch.models.utils.gpytorch_modules import (
@@ -207,6 +208,24 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
     def _supports_cache_root(self) -> bool:
         """Whether BoTorch may factorize covariances in the user's units (it asks by this name)."""
         return self._far_from_unit_scale() is None
+
+    def condition_on_observations(
+        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
+    ) -> BatchedMultiOutputGPyTorchModel:
+        """The exact posterior given further observations, hyper-parameters and scaling kept.
+
+        Args:
+            X: `batch_shape x n' x d` inputs.
+            Y: `batch_shape' x n' x m` outcomes.
+            noise: Variances of the new observations, shaped as `Y`, of standardized outcomes;
+                needed where the model was given `train_Yvar`.
+            **kwargs: Passed to GPyTorch's `get_fantasy_model`.
+        """
+        if self.prediction_strategy is None:
+            self.posterior(X[..., :1, :].detach())  # fills the caches that GPyTorch asks for
+        if noise is not None:
+            kwargs["noise"] = noise
+        return super().condition_on_observations(X, Y, **kwargs)
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """Matheron's rule on features of the prior; see `Surrogate.sample_functions`."""
