@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Ending = Literal["finished", "stopped", "interrupted", "failed"]
 
+UNBOUNDED = 10_000  # columns; wider than any table
 RECENT = 8  # trials shown while a campaign runs
 STYLES = {"completed": "green", "abandoned": "red", "running": "yellow"}
 
@@ -143,7 +144,7 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
                 console.print(text, style="dim")
         return
     console.print(Text(f"Pareto front: {len(front)} trials", "bold"))
-    console.print(_trials_table(campaign, front))
+    console.print(_trials_table(campaign, front, console))
     volume = _hypervolume(campaign)
     if volume is not None:
         reference = ", ".join(f"{o.name} = {o.reference:g}" for o in campaign.spec.objectives)
@@ -152,7 +153,8 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
 
 def print_trials(campaign: Campaign, trials: Sequence[Trial]) -> None:
     """Trials, one a row."""
-    make_console().print(_trials_table(campaign, trials))
+    console = make_console()
+    console.print(_trials_table(campaign, trials, console))
 
 
 def _heading(campaign: Campaign) -> Text:
@@ -179,17 +181,29 @@ def _print_failures(console: Console, trials: Sequence[Trial]) -> None:
             console.print(Text(f"trial {t.index} gave no result: {t.reason}", "red"))
 
 
-def _trials_table(campaign: Campaign, trials: Sequence[Trial]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("trial", justify="right", style="bold")
-    measured = any(t.measurements for t in trials)
-    for name in (*(campaign.metrics if measured else ()), *campaign.spec.space.names):
-        table.add_column(name + _unit(campaign, name, " [{}]"), justify="right")
-    for t in trials:
-        metrics = [str(t.measurements[m]) if m in t.measurements else "" for m in campaign.metrics]
-        values = [_number(t.parameters[n]) for n in campaign.spec.space.names]
-        table.add_row(str(t.index), *(metrics if measured else ()), *values)
-    return table
+def _trials_table(campaign: Campaign, trials: Sequence[Trial], console: Console) -> Table:
+    """A column for each metric and parameter; where they do not fit, the points in one column."""
+    measured = [m for m in campaign.metrics if any(t.measurements for t in trials)]
+    names = campaign.spec.space.names
+
+    def table(compact: bool) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("trial", justify="right", style="bold")
+        for name in measured if compact else (*measured, *names):
+            table.add_column(name + _unit(campaign, name, " [{}]"), justify="right")
+        if compact:
+            table.add_column("parameters")
+        for t in trials:
+            metrics = [str(t.measurements[m]) if m in t.measurements else "" for m in measured]
+            values = [_number(t.parameters[n]) for n in names]
+            point = ", ".join(f"{n}={v}" for n, v in zip(names, values, strict=True))
+            table.add_row(str(t.index), *metrics, *([point] if compact else values))
+        return table
+
+    full = table(compact=False)
+    unbounded = console.options.update(width=UNBOUNDED)
+    width = console.measure(full, options=unbounded).maximum
+    return full if width <= console.width else table(compact=True)
 
 
 def _unit(campaign: Campaign, name: str, form: str = " {}") -> str:

@@ -10,7 +10,7 @@ import sys
 
 GAS_CONSTANT = 8.314e-3  # kJ / (mol K)
 REFERENCE = 343.15  # K, at which the rates below are given
-STEPS = 400
+STEPS = 4000
 # Solvent: rate of the wanted and of the unwanted reaction at the reference, L / (mol min).
 RATES = {"water": (0.10, 0.012), "ethanol": (0.25, 0.030), "dmso": (0.60, 0.110)}
 ENERGIES = (55.0, 85.0)  # activation energies, kJ / mol

@@ -101,7 +101,7 @@ class _Worker:
         """End the process and all it started; return its exit code."""
         # The group is killed before the process is reaped, while its id cannot be another's.
         with suppress(ProcessLookupError, PermissionError):  # not a group yet, or all dead
-            if self.process.pid is not None and os.getpgid(self.process.pid) == self.process.pid:
+            if self.process.pid is not None:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
@@ -161,7 +161,7 @@ class TrialRunner:
         deadline = time.monotonic() + STOP_SECONDS
         for one in pool:
             if one.ready and one.task is None:
-                one.process.join(max(0.0, deadline - time.monotonic()))
+                wait([one.process.sentinel], max(0.0, deadline - time.monotonic()))
             one.kill()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
@@ -224,7 +224,7 @@ class TrialRunner:
             elif message is not None and one.task is not None:
                 (index, _, _), one.task = one.task, None
                 yield _outcome(index, *message)
-            elif not one.process.is_alive() or one.connection in happened:
+            elif one.process.sentinel in happened or one.connection in happened:
                 yield from self._bury(one, waiting)
             elif (
                 one.task is not None
@@ -251,7 +251,7 @@ class TrialRunner:
     def _bury(self, one: _Worker, waiting: deque[Task]) -> Iterator[Outcome]:
         self._pool.remove(one)
         # Its pipe may close a moment before it ends; then its own exit code is worth waiting for.
-        one.process.join(STOP_SECONDS)
+        wait([one.process.sentinel], STOP_SECONDS)
         code = one.kill()
         if not one.ready:
             raise RunError(

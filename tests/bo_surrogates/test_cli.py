@@ -452,6 +452,22 @@ def test_best_of_two_objectives_is_the_pareto_front_with_its_hypervolume(lab):
     assert f"Pareto front: {len(front)} trials" in shown
 
 
+@pytest.mark.parametrize(("width", "columns"), [(40, False), (200, True)])
+def test_a_table_too_wide_for_the_terminal_keeps_every_name_and_value(
+    lab, monkeypatch, width, columns
+):
+    long = "a_rather_long_name_of_a_parameter"
+    file = lab(BY_HAND.replace('"y"', f'"{long}"'))
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = cli("ask", file).stdout
+    value = json.loads(cli("status", file, "--json").stdout)["trials"][0]["parameters"][long]
+    assert "…" not in shown
+    joined = "".join(shown.split())
+    assert (f"{long}=" not in joined) == columns
+    assert long in joined
+    assert f"{value:.6g}" in joined
+
+
 def test_before_any_result_best_says_so(lab):
     file = lab(TWO)
     cli("ask", file)

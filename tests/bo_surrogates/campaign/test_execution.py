@@ -200,6 +200,17 @@ def test_a_command_beyond_its_time_is_killed_with_all_it_started(tmp_path):
     wait_until(lambda: not any(is_alive(p) for p in started))
 
 
+def test_what_a_command_leaves_running_ends_with_the_runner(tmp_path):
+    pid = tmp_path / "pid"
+    line = f"sh -c 'sleep 600 >/dev/null 2>&1 & echo $! > {pid}; echo {{\\\"y\\\": 1}}'"
+    box = make_black_box(BlackBoxSource("command", line), space=SPACE, metrics=("y",))
+    with TrialRunner(box) as runner:
+        assert run(runner, "return")[0].measurements == {"y": Measurement(1.0)}
+        left = int(pid.read_text())
+        assert is_alive(left)
+    wait_until(lambda: not is_alive(left))
+
+
 # ---- sameness ------------------------------------------------------------------------------------
 def test_results_do_not_depend_on_where_trials_run_also_with_global_generators(act, two_workers):
     import numpy as np
