@@ -1,5 +1,5 @@
-"""The command line, and the composition root: the one place that knows the library and the
-problems (and, later, studies and reports).
+"""The command line, and the composition root: the one place that knows the library, the problems
+and the reports (and, later, the studies).
 
 Everything heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -373,6 +373,7 @@ def _run(
 ) -> None:
     from bo_surrogates.cli_display import make_display
 
+    _use_one_thread()
     display = make_display(campaign, sys.stdout, as_json=as_json, verbose=verbose)
     try:
         # What the black box prints goes to standard error: standard output holds results only.
@@ -392,6 +393,14 @@ def _run(
         display.summarize("failed")
         raise
     display.summarize("finished" if len(campaign.trials) >= campaign.spec.budget else "stopped")
+
+
+def _use_one_thread() -> None:
+    """Small tensors gain nothing from threads, lose much where workers compete for the same cores,
+    and a sum's rounding (hence a campaign's course) would depend on the number of cores."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @app.command()
@@ -423,6 +432,28 @@ def best(
 
 
 @app.command()
+def plot(
+    target: Target,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", show_default=False,
+            help="Where to (.png, .svg or .pdf); next to the database as .png if not given.",
+        ),
+    ] = None,
+    database: Database = None,
+    name: Name = None,
+) -> None:  # fmt: skip
+    """Draw the best value so far; with several objectives, the Pareto front."""
+    from reports.campaign_figure import draw_campaign
+    from reports.style import save
+
+    with open_campaign(target, database, name, read_only=True) as campaign:
+        figure = draw_campaign(campaign)
+        print(f"wrote {save(figure, output or campaign.journal.path.with_suffix('.png'))}")
+
+
+@app.command()
 def ask(
     target: Target,
     n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="K", help="How many points.")] = 1,
@@ -443,6 +474,7 @@ def ask(
         if fresh
         else open_campaign(target, database, name, read_only=False)
     ) as campaign:
+        _use_one_thread()
         asked = campaign.ask(n)
         if as_json:
             print_json([trial_json(t) for t in asked])
