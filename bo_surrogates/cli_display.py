@@ -192,7 +192,7 @@ def _trials_table(campaign: Campaign, trials: Sequence[Trial], console: Console)
         for name in measured if compact else (*measured, *names):
             table.add_column(name + _unit(campaign, name, " [{}]"), justify="right")
         if compact:
-            table.add_column("parameters")
+            table.add_column("parameters", overflow="fold")
         for t in trials:
             metrics = [str(t.measurements[m]) if m in t.measurements else "" for m in measured]
             values = [_number(t.parameters[n]) for n in names]
