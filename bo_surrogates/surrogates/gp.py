@@ -209,7 +209,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         """Whether BoTorch may factorize covariances in the user's units (it asks by this name)."""
         return self._far_from_unit_scale() is None
 
-    def condition_on_observations(
+    def condition_on_observations(  # type: ignore[override]  # BoTorch's own bases differ
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> BatchedMultiOutputGPyTorchModel:
         """The exact posterior given further observations, hyper-parameters and scaling kept.

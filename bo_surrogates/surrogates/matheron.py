@@ -45,7 +45,8 @@ class SharedFeaturePath(GeneralizedLinearPath):
             `k x batch_shape x n` values.
         """
         features = to_dense(self.feature_map(x, **kwargs))  # batch_shape x n x features
-        values = (features @ self.weight.movedim(0, -1)).movedim(-1, 0)
+        # Contiguous, since BoTorch draws the noise in the order in which these lie in memory.
+        values = (features @ self.weight.movedim(0, -1)).movedim(-1, 0).contiguous()
         return values if self.bias_module is None else values + self.bias_module(x)
 
 

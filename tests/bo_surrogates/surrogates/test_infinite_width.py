@@ -174,6 +174,14 @@ def test_parameters_stay_within_bounds_and_predictions_finite_on_hard_data(case:
     for name, parameter, constraint in model.named_parameters_and_constraints():
         assert constraint is not None, f"{name} is unbounded"
         assert constraint.check_raw(parameter), name
+    for value, (low, high) in (
+        (model.covar_module.input_scale, (1e-3, 1e2)),
+        (model.covar_module.output_variance, (1e-3, 1e3)),
+        (model.covar_module.bias_variance, (1e-3, 3.0)),
+        (model.likelihood.noise, (1e-4, 10.0)),
+    ):
+        assert (value >= low * (1 - 1e-6)).all()
+        assert (value <= high * (1 + 1e-6)).all()
     posterior = model.posterior(inputs())
     assert torch.isfinite(posterior.mean).all()
     assert torch.isfinite(posterior.variance).all()
