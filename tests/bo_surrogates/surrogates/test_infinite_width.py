@@ -122,7 +122,7 @@ def test_more_starting_points_never_lower_the_evidence_and_can_leave_a_poor_opti
     U = torch.rand(24, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     Y = torch.sin(25 * U[:, :1])  # too many periods for the optimum next to the priors' centre
     values = []
-    for restarts in (1, 2, 4, 8):
+    for restarts in (1, 2, 4):
         model = build(U, Y, bounds=None, config={"activation": "sin", "restarts": restarts})
         values.append(model.diagnostics.values["log_marginal_likelihood_per_point"])
     # The first starting point and the seed are the same, so each set contains the one before.
