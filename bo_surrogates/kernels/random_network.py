@@ -27,7 +27,7 @@ class RandomNetworkFeatures(FeatureMap):
 
     Args:
         kernel: The NNGP kernel to be represented, with its present parameters.
-        num_inputs: Number of inputs d.
+        num_inputs: Not used: BoTorch passes it, and counts inputs before they are transformed.
         num_outputs: Number of features: a multiple of `HIDDEN_WIDTH`, plus one for the output's
             bias.
     """
@@ -46,7 +46,7 @@ class RandomNetworkFeatures(FeatureMap):
             )
         leading = Size((*kernel.batch_shape, networks))
         options = {"dtype": torch.float64, "device": kernel.device}
-        widths = [num_inputs] + [HIDDEN_WIDTH] * kernel.depth
+        widths = [kernel.ard_num_dims] + [HIDDEN_WIDTH] * kernel.depth
         self.weights = [
             torch.randn(*leading, fan_in, fan_out, **options) / fan_in**0.5
             for fan_in, fan_out in pairwise(widths)

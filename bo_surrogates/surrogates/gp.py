@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -32,7 +33,8 @@ from botorch.models.utils.gpytorch_modules import (
 )
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.transformed import TransformedPosterior
-from botorch.sampling.pathwise import draw_kernel_feature_paths
+from botorch.sampling.pathwise import draw_kernel_feature_paths, gen_kernel_features
+from botorch.sampling.pathwise.features.maps import FeatureMap
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
@@ -120,7 +122,13 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
     def prior_sampler(self) -> TPathwisePriorSampler:
         """How `sample_functions` draws from the prior; random Fourier features by default."""
-        return draw_kernel_feature_paths
+        # Of transformed inputs, once in evaluation mode; BoTorch passes the number before one-hot.
+        d = self.train_inputs[0].shape[-1]
+
+        def features(kernel: Kernel, num_inputs: int, num_outputs: int) -> FeatureMap:
+            return gen_kernel_features(kernel, num_inputs=d, num_outputs=num_outputs)
+
+        return partial(draw_kernel_feature_paths, map_generator=features)
 
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Maximize the marginal likelihood; see `Surrogate.fit`."""
