@@ -140,7 +140,7 @@ def test_samples_follow_the_quantiles(fitted: Fitted, observation_noise: bool) -
     X = points(3)
     posterior = fitted.model.posterior(X, observation_noise=observation_noise)
     with fixed_seed(0):
-        samples = posterior.rsample(torch.Size([4000]))
+        samples = posterior.rsample(torch.Size([20_000]))
     samples_below(samples, fitted.model.quantile(X, LEVELS, observation_noise), LEVELS)
 
 

@@ -80,6 +80,10 @@ def test_known_variances_decide_how_closely_a_point_is_followed(entry: Surrogate
         assert is_usable(model)
         residuals[variance] = (model.posterior(X[3:4]).mean - Y[3]).abs().item()
     assert residuals[1e-4] < 0.5 * residuals[1e4]
+    # The other points keep their own variances: they are followed whatever the outlier's is.
+    others = [i for i in range(len(X)) if i != 3]
+    error = model.posterior(X[others]).mean - Y[others]
+    assert error.std() < 0.5 * Y[others].std()
 
 
 def test_known_variances_of_zero_are_allowed(entry: SurrogateEntry) -> None:
@@ -106,6 +110,9 @@ def test_categories_are_told_apart_without_an_order(entry: SurrogateEntry) -> No
     (gradient,) = torch.autograd.grad(model.posterior(X).mean.sum(), X)
     assert torch.isfinite(gradient).all()
     assert (gradient[:, 0] != 0).all()
+    # Between codes there is nothing: a relaxed code is that of the nearest category.
+    near = new + torch.tensor([0.0, 0.3], dtype=torch.float64)
+    assert torch.equal(model.posterior(near).mean, model.posterior(new).mean)
 
 
 def test_training_data_are_not_changed(entry: SurrogateEntry) -> None:
