@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from bo_surrogates.config import Config
@@ -30,6 +31,9 @@ CHEAP: dict[str, Any] = {
     "warmup": 30,
 }
 BOUNDS = torch.tensor([[-5.0, 0.0], [10.0, 15.0]], dtype=torch.float64)
+# A count of n independent trials leaves these limits with probability below 2e-10; the whole suite
+# makes fewer than a thousand such comparisons an entry.
+TAIL = 1e-10
 
 
 def cheap_config(entry: SurrogateEntry, **budgets: Any) -> Config:
@@ -64,6 +68,20 @@ class Fitted:
     model: Surrogate
     X: Tensor
     Y: Tensor
+
+
+def assert_samples_follow(samples: Tensor, quantiles: Tensor, levels: Tensor) -> None:
+    """Assert that draws (first dimension) agree with exact quantiles (first dimension: levels).
+
+    A discrete distribution may have an atom at its quantile: P(y < q) <= p <= P(y <= q).
+    """
+    n = samples.shape[0]
+    slack = 1e-6 * samples.std()
+    for p, q in zip(levels.tolist(), quantiles, strict=True):
+        strictly_below = (samples < q - slack).sum(dim=0).max().item()
+        not_above = (samples <= q + slack).sum(dim=0).min().item()
+        assert strictly_below <= binom.isf(TAIL, n, p)
+        assert not_above >= binom.ppf(TAIL, n, p)
 
 
 def build(entry: SurrogateEntry, X: Tensor, Y: Tensor, **options: Any) -> Surrogate:

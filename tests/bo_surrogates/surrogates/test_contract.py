@@ -6,35 +6,17 @@ from __future__ import annotations
 import pytest
 import torch
 from botorch.sampling.get_sampler import get_sampler
-from scipy.stats import binom
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates import SurrogateEntry
 
-from .conftest import Fitted, points
+from .conftest import Fitted, assert_samples_follow, points
 
 BATCHES = [(), (3,), (2, 3)]
 LEVELS = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
 SAMPLER_SHAPE = torch.Size([16])
-# A count of n independent trials leaves these limits with probability below 2e-10; the whole suite
-# makes fewer than a thousand such comparisons an entry.
-TAIL = 1e-10
-
-
-def samples_below(samples: Tensor, quantiles: Tensor, levels: Tensor) -> None:
-    """Assert that draws (first dimension) agree with exact quantiles (first dimension: levels).
-
-    A discrete distribution may have an atom at its quantile: P(y < q) <= p <= P(y <= q).
-    """
-    n = samples.shape[0]
-    slack = 1e-6 * samples.std()
-    for p, q in zip(levels.tolist(), quantiles, strict=True):
-        strictly_below = (samples < q - slack).sum(dim=0).max().item()
-        not_above = (samples <= q + slack).sum(dim=0).min().item()
-        assert strictly_below <= binom.isf(TAIL, n, p)
-        assert not_above >= binom.ppf(TAIL, n, p)
 
 
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
@@ -141,7 +123,7 @@ def test_samples_follow_the_quantiles(fitted: Fitted, observation_noise: bool) -
     posterior = fitted.model.posterior(X, observation_noise=observation_noise)
     with fixed_seed(0):
         samples = posterior.rsample(torch.Size([20_000]))
-    samples_below(samples, fitted.model.quantile(X, LEVELS, observation_noise), LEVELS)
+    assert_samples_follow(samples, fitted.model.quantile(X, LEVELS, observation_noise), LEVELS)
 
 
 # ---- gradients -------------------------------------------------------------------------------
@@ -247,4 +229,4 @@ def test_drawn_functions_are_distributed_as_the_posterior(
     X = points(4)
     with torch.no_grad():
         values = fitted.model.sample_functions(400, seed=0)(X)
-    samples_below(values, fitted.model.quantile(X, LEVELS), LEVELS)
+    assert_samples_follow(values, fitted.model.quantile(X, LEVELS), LEVELS)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bo_surrogates.config import Config
 from bo_surrogates.errors import InputError
-from bo_surrogates.surrogates import SurrogateEntry
+from bo_surrogates.surrogates import Surrogate, SurrogateEntry
 
-from .conftest import BOUNDS, Fitted, build, measurements, points
+from .conftest import BOUNDS, Fitted, assert_samples_follow, build, measurements, points
 
 
 def is_usable(model: Any, m: int = 1) -> bool:
@@ -93,7 +93,8 @@ def test_known_variances_of_zero_are_allowed(entry: SurrogateEntry) -> None:
     assert is_usable(build(entry, X, Y, train_Yvar=torch.zeros_like(Y)))
 
 
-def test_categories_are_told_apart_without_an_order(entry: SurrogateEntry) -> None:
+def categorical_model(entry: SurrogateEntry) -> tuple[Surrogate, Tensor, Tensor]:
+    """A model of 24 points with a three-valued input, new points, and their category's level."""
     generator = torch.Generator().manual_seed(0)
     category = torch.arange(24, dtype=torch.float64) % 3
     X = torch.stack([torch.rand(24, generator=generator, dtype=torch.float64), category], dim=-1)
@@ -102,6 +103,11 @@ def test_categories_are_told_apart_without_an_order(entry: SurrogateEntry) -> No
     bounds = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
     model = build(entry, X, Y, bounds=bounds, categorical_features={1: 3})
     new = torch.tensor([[0.5, 0.0], [0.5, 1.0], [0.5, 2.0]], dtype=torch.float64)
+    return model, new, level
+
+
+def test_categories_are_told_apart_without_an_order(entry: SurrogateEntry) -> None:
+    model, new, level = categorical_model(entry)
     means = model.posterior(new).mean.squeeze(-1)
     assert means[1] > means[2]
     assert means[1] > means[0]
@@ -110,9 +116,24 @@ def test_categories_are_told_apart_without_an_order(entry: SurrogateEntry) -> No
     (gradient,) = torch.autograd.grad(model.posterior(X).mean.sum(), X)
     assert torch.isfinite(gradient).all()
     assert (gradient[:, 0] != 0).all()
-    # Between codes there is nothing: a relaxed code is that of the nearest category.
+
+
+def test_between_the_codes_of_categories_there_is_nothing(entry: SurrogateEntry) -> None:
+    model, new, _ = categorical_model(entry)
     near = new + torch.tensor([0.0, 0.3], dtype=torch.float64)
     assert torch.equal(model.posterior(near).mean, model.posterior(new).mean)
+    functions = model.sample_functions(3, seed=0)
+    assert torch.equal(functions(near), functions(new))
+
+
+def test_drawn_functions_of_categories_are_distributed_as_the_posterior(
+    entry: SurrogateEntry,
+) -> None:
+    model, new, _ = categorical_model(entry)
+    levels = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    with torch.no_grad():
+        values = model.sample_functions(400, seed=0)(new)
+    assert_samples_follow(values, model.quantile(new, levels), levels)
 
 
 def test_training_data_are_not_changed(entry: SurrogateEntry) -> None:
