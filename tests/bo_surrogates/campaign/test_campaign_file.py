@@ -259,7 +259,9 @@ MISTAKES = {
     "jointly empty": (
         TOP, TOP + 'parameter_constraints = ["x >= y + 0.5", "y >= x"]\n', ["no point"],
     ),
-    "infinite constraint": (TOP, TOP + 'parameter_constraints = ["x <= 1e999"]\n', ["parameter constraint 'x <= 1e999'"]),
+    "infinite constraint": (
+        TOP, TOP + 'parameter_constraints = ["x <= 1e999"]\n', ["constraint 'x <= 1e999'"],
+    ),
     "unknown surrogate": (LOSS, LOSS + '\n[surrogate]\nname = "ensembel"', ["'ensemble'?"]),
     "unknown surrogate key": (
         LOSS, LOSS + '\n[surrogate]\nkernl = "rbf"', ["[surrogate]", "did you mean 'kernel'"],
