@@ -9,6 +9,7 @@ standardized outcomes -> its maximizer -> the problem.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Direction, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Float, Int, Parameter, Space
-from bo_surrogates.surrogates import SURROGATES, TrainingData
+from bo_surrogates.surrogates import SURROGATES
 
 
 @dataclass(frozen=True)
@@ -148,21 +149,21 @@ def propose(
     fitted = time.perf_counter()
     Z = space.to_model(train_X)
     Z_pending = None if X_pending is None else space.to_model(X_pending)
-    stdv = _standard_deviations(train_X, train_Y)
+    mean, stdv = _scales(model)
     weights = torch.zeros(len(objectives), len(names)).to(train_Y)
     reference = torch.full((len(objectives),), torch.nan).to(train_Y)
     for i, objective in enumerate(objectives):
-        weights[i, i] = objective.sign / stdv[i]
+        weights[i, i] = objective.sign
         if objective.reference is not None:
-            reference[i] = objective.sign * objective.reference / stdv[i]
+            reference[i] = objective.sign * (objective.reference - mean[i]) / stdv[i]
     with fixed_seed(derive_seed(seed, "optimize")):
         function = make_acquisition(
-            model,
+            _standardized(model),
             config=acquisition,
             weights=weights,
             X_baseline=Z,
             seed=derive_seed(seed, "acquisition"),
-            constraints=[_constraint(c, names.index(c.metric), stdv) for c in constraints] or None,
+            constraints=[_constraint(c, names.index(c.metric), mean, stdv) for c in constraints],
             reference=reference,
             X_pending=Z_pending,
         )
@@ -172,21 +173,34 @@ def propose(
     return Proposal(space.from_model(candidates.detach()), value.detach(), model, seconds)
 
 
-def _standard_deviations(X: Tensor, Y: Tensor) -> Tensor:
-    """`m` standard deviations of the outcomes, as the surrogates scale by them."""
-    stdvs = []
-    for i in range(Y.shape[-1]):
-        transform: Any = TrainingData(X, Y[:, [i]]).outcome_transform()
-        transform(Y[:, [i]])
-        stdvs.append(transform.stdvs.reshape(()))
-    return torch.stack(stdvs)
+def _standardized(model: Model) -> Model:
+    """The same fitted model, predicting on the scale it was fitted on.
+
+    Acquisition functions want outcomes of about unit scale, which is also how Ax passes them. A
+    view: everything but the outcome transform is shared with the model.
+    """
+    models = getattr(model, "models", None)
+    if models is not None:
+        return type(model)(*(_standardized(m) for m in models))
+    view = copy.copy(model)
+    view._modules = {k: v for k, v in model._modules.items() if k != "outcome_transform"}
+    return view
+
+
+def _scales(model: Model) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation by which each outcome was standardized."""
+    models: list[Any] = list(getattr(model, "models", [model]))
+    transforms = [m.outcome_transform for m in models]
+    return [float(t.means) for t in transforms], [float(t.stdvs) for t in transforms]
 
 
 def _constraint(
-    constraint: OutcomeConstraint, column: int, stdv: Tensor
+    constraint: OutcomeConstraint, column: int, mean: Sequence[float], stdv: Sequence[float]
 ) -> Callable[[Tensor], Tensor]:
+    """Satisfied where <= 0, as a function of standardized outcomes `... x m`."""
     sign = 1.0 if constraint.op == "<=" else -1.0
-    return lambda Y: sign * (Y[..., column] - constraint.bound) / stdv[column]
+    bound = (constraint.bound - mean[column]) / stdv[column]
+    return lambda Y: sign * (Y[..., column] - bound)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
-from bo_surrogates.seeding import derive_seed
+from bo_surrogates.seeding import derive_seed, fixed_seed
 
 Constraint = Callable[[Tensor], Tensor]  # of outcome samples; satisfied where <= 0
 
@@ -136,6 +136,23 @@ def make_acquisition(
             entries) from the model's mean at the observed inputs.
         X_pending: `p x d` inputs whose outcomes are awaited.
     """
+    # BoTorch prunes the baseline by samples from the global generator.
+    with fixed_seed(derive_seed(seed, "construct")):
+        return _construct(
+            model, config, weights, X_baseline, seed, constraints or None, reference, X_pending
+        )
+
+
+def _construct(
+    model: Model,
+    config: AcquisitionConfig,
+    weights: Tensor,
+    X_baseline: Tensor,
+    seed: int,
+    constraints: list[Constraint] | None,
+    reference: Tensor | None,
+    X_pending: Tensor | None,
+) -> AcquisitionFunction:
     name = config.resolve(weights.shape[0])
     # In one order, so that base samples meet the same points however the data were collected.
     X_baseline = X_baseline.unique(dim=0)

@@ -7,7 +7,6 @@ import torch
 from ax.adapter.torch import TorchAdapter
 from ax.generation_strategy.generation_strategy import GenerationStrategy
 from ax.generators.torch.botorch_modular.acquisition import Acquisition
-from botorch.utils.constraints import get_outcome_constraint_transforms
 
 from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
 from bo_surrogates.campaign import ax_bridge
@@ -16,7 +15,7 @@ from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import RunError
-from bo_surrogates.loop import fit
+from bo_surrogates.loop import _standardized, fit
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
@@ -136,19 +135,11 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     )
 
     seed = derive_seed(campaign.seed, "acquisition", len(trials))
-    with fixed_seed(1):
-        ours = make_acquisition(
-            model, config=FAST, weights=torch.tensor([[-1.0 / scale]], dtype=torch.float64),
-            X_baseline=space.to_model(train_X), seed=seed,
-        )  # fmt: skip
-    with fixed_seed(1):
-        acquisition = adapter.generator._acquisition
-        # Anew, and without the pending point: the one above was made for the next candidate.
-        theirs = make_acquisition(
-            acquisition._model, config=FAST, weights=acquisition._objective_weights,
-            X_baseline=acquisition.X_observed, seed=seed,
-            constraints=get_outcome_constraint_transforms(acquisition._outcome_constraints),
-        )  # fmt: skip
+    ours = make_acquisition(
+        _standardized(model), config=FAST, weights=torch.tensor([[-1.0]], dtype=torch.float64),
+        X_baseline=space.to_model(train_X), seed=seed,
+    )  # fmt: skip
+    theirs = adapter.generator._acquisition.acqf
     assert adapter.parameters == ["x0", "x1", "x2"]
     values = ours(Z.unsqueeze(1))
     torch.testing.assert_close(theirs(Z.unsqueeze(1)), values, atol=1e-4, rtol=1e-4)
