@@ -19,8 +19,8 @@ weights w_k: a Bayesian bootstrap (Rubin 1981), exponential variables with mean 
 Prediction: the members are an equally weighted mixture.
 
 The defaults were chosen by predictive log density and coverage on five functions of 2 to 6 inputs
-at n = 10, 30 and 100. Bootstrap weights in the place of prior functions gave intervals much
-too narrow: different starts and resampled data alone leave too little diversity.
+at n = 10, 30 and 100. Bootstrap weights in the place of prior functions gave intervals that are
+much too narrow: different starts and resampled data alone leave too little diversity.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from bo_surrogates.surrogates import SURROGATES, Surrogate, SurrogateEntry
 
 from .conftest import Fitted, points
@@ -34,3 +36,10 @@ def test_the_posterior_is_of_the_declared_kind(entry: SurrogateEntry, one: Fitte
     names = {c.__name__ for c in type(one.model.posterior(points(2))).__mro__}
     assert expected is None or expected in names
     assert ("GPyTorchPosterior" in names) == (entry.capabilities.posterior == "gaussian")
+
+
+def test_the_constructor_names_its_arguments_as_ax_looks_for_them(entry: SurrogateEntry) -> None:
+    parameters = inspect.signature(entry.model_class).parameters
+    expected = ["train_X", "train_Y", "train_Yvar", "input_transform", "outcome_transform"]
+    assert list(parameters)[:5] == expected
+    assert {"config", "seed"} <= set(parameters)
