@@ -398,9 +398,13 @@ def _run(
 def _use_one_thread() -> None:
     """Small tensors gain nothing from threads, lose much where workers compete for the same cores,
     and a sum's rounding (hence a campaign's course) would depend on the number of cores."""
+    import numpy  # noqa: F401 - its BLAS must be loaded to be limited
+    import scipy.linalg  # noqa: F401 - which has another
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
+    threadpool_limits(1)  # unlike environment variables, not inherited by the user's commands
 
 
 @app.command()

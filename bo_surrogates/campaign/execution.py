@@ -272,7 +272,9 @@ class TrialRunner:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=worker.serve, args=(theirs, self._pickled), name="trial worker"
+            target=worker.serve,
+            args=(theirs, self._pickled, not self.black_box.needs_process),
+            name="trial worker",
         )
         try:
             with _interrupts_blocked():

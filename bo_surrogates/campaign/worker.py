@@ -85,7 +85,7 @@ def _fenced(seed: int) -> Iterator[None]:
         yield
 
 
-def serve(connection: Connection, pickled: bytes) -> None:
+def serve(connection: Connection, pickled: bytes, one_thread: bool) -> None:
     """The body of a worker process: evaluates what arrives until told to stop.
 
     Sends ("ready", None) or ("unusable", reason) once, then for each (index, parameters, seed)
@@ -99,8 +99,9 @@ def serve(connection: Connection, pickled: bytes) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # the campaign's standard output carries the campaign's results only
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
+    if one_thread:  # read by numerical libraries when they are loaded; inherited by a command
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[variable] = "1"
     try:
         black_box = pickle.loads(pickled)
         black_box.prepare()

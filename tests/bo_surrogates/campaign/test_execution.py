@@ -200,6 +200,19 @@ def test_a_command_beyond_its_time_is_killed_with_all_it_started(tmp_path):
     wait_until(lambda: not any(is_alive(p) for p in started))
 
 
+@pytest.mark.parametrize("threads", ["3", None])
+def test_a_command_has_the_users_environment(monkeypatch, threads):
+    if threads is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    line = "sh -c 'echo {\\\"y\\\": ${OMP_NUM_THREADS:-0}}'"
+    box = make_black_box(BlackBoxSource("command", line), space=SPACE, metrics=("y",))
+    with TrialRunner(box) as runner:
+        measured = run(runner, "return")[0].measurements
+    assert measured == {"y": Measurement(float(threads or 0))}
+
+
 def test_what_a_command_leaves_running_ends_with_the_runner(tmp_path):
     pid = tmp_path / "pid"
     line = f"sh -c 'sleep 600 >/dev/null 2>&1 & echo $! > {pid}; echo {{\\\"y\\\": 1}}'"
