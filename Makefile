@@ -32,7 +32,6 @@ demo: $(VENV)/.installed
 	else \
 	  $(BIN)/bo-surrogates run examples/pokebnn.toml --database $(DEMO)/pokebnn.db; \
 	fi
-	@$(BIN)/bo-surrogates best $(DEMO)/pokebnn.db
 	@$(BIN)/bo-surrogates plot $(DEMO)/pokebnn.db --output $(DEMO)/pokebnn.png
 	@echo
 	@echo "Results:  $(DEMO)/pokebnn.db (every trial), $(DEMO)/pokebnn.png (the Pareto front)"
