@@ -373,7 +373,6 @@ def _run(
 ) -> None:
     from bo_surrogates.cli_display import make_display
 
-    _use_one_thread()
     display = make_display(campaign, sys.stdout, as_json=as_json, verbose=verbose)
     try:
         # What the black box prints goes to standard error: standard output holds results only.
@@ -393,18 +392,6 @@ def _run(
         display.summarize("failed")
         raise
     display.summarize("finished" if len(campaign.trials) >= campaign.spec.budget else "stopped")
-
-
-def _use_one_thread() -> None:
-    """Small tensors gain nothing from threads, lose much where workers compete for the same cores,
-    and a sum's rounding (hence a campaign's course) would depend on the number of cores."""
-    import numpy  # noqa: F401 - its BLAS must be loaded to be limited
-    import scipy.linalg  # noqa: F401 - which has another
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)  # unlike environment variables, not inherited by the user's commands
 
 
 @app.command()
@@ -478,7 +465,6 @@ def ask(
         if fresh
         else open_campaign(target, database, name, read_only=False)
     ) as campaign:
-        _use_one_thread()
         asked = campaign.ask(n)
         if as_json:
             print_json([trial_json(t) for t in asked])

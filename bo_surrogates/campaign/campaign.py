@@ -23,6 +23,7 @@ from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 from bo_surrogates.objective import feasible, metric_names
 from bo_surrogates.seeding import derive_seed
+from bo_surrogates.threads import limited_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,9 +78,11 @@ class Campaign:
                 campaigns, each with a name of its own.
 
         Raises:
-            InputError: A campaign of that name is there already, or the database is not ours.
+            InputError: A campaign of that name is there already, the database is not ours, or the
+                surrogate or its configuration is unknown.
             RunError: The database cannot be written.
         """
+        spec = spec.resolved()
         journal = Journal(database, create=True)
         number = journal.create_campaign(spec.name, spec.to_dict())
         return cls(journal, number, spec.name, spec, read_only=False)
@@ -249,7 +252,9 @@ class Campaign:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise InputError(f"ask takes a positive number of trials, got {n!r}")
         trials = self.trials
-        suggestions = self._ax().ask(n, trials)
+        bridge = self._ax()
+        with limited_threads(1):
+            suggestions = bridge.ask(n, trials)
         first = len(trials)
         asked = [
             Trial(first + i, s.parameters, "running", s.origin,
@@ -421,7 +426,9 @@ class Campaign:
         self._require_writer()
         report = on_event or (lambda event: None)
         box = self._black_box(black_box, resolve_problem)
-        with TrialRunner(box, workers or self.spec.workers, self.spec.timeout) as runner:
+        with TrialRunner(
+            box, workers or self.spec.workers, self.spec.timeout, self.spec.threads
+        ) as runner:
             failures = 0
             finished = sum(t.status != "running" for t in self.trials)
             stop = self.spec.budget
@@ -473,20 +480,16 @@ class Campaign:
     def _black_box(
         self, function: Callable[..., Any] | None, resolve_problem: Callable[..., Any] | None
     ) -> Any:
-        from bo_surrogates.campaign.execution import PythonBlackBox, make_black_box
+        from bo_surrogates.campaign.black_box import make_black_box
 
-        if function is not None:
-            return PythonBlackBox(function, space=self.spec.space, metrics=self.metrics)
-        if self.spec.black_box is None:
+        source = function if function is not None else self.spec.black_box
+        if source is None:
             raise InputError(
                 f"campaign {self.spec.name!r} has no black box to run: give run() a function, or "
                 "use ask and tell"
             )
         return make_black_box(
-            self.spec.black_box,
-            space=self.spec.space,
-            metrics=self.metrics,
-            resolve_problem=resolve_problem,
+            source, space=self.spec.space, metrics=self.metrics, resolve_problem=resolve_problem
         )
 
 

@@ -45,8 +45,8 @@ Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
 ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
 
 SETTINGS = (
-    "budget", "initial", "batch_size", "workers", "seed", "timeout", "max_consecutive_failures",
-    "on_interrupt",
+    "budget", "initial", "batch_size", "workers", "threads", "seed", "timeout",
+    "max_consecutive_failures", "on_interrupt",
 )  # fmt: skip
 # What a problem brings along, so that a file that names one does not say it too.
 OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")

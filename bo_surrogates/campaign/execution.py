@@ -124,6 +124,7 @@ class TrialRunner:
         black_box: What to call; see `make_black_box`.
         workers: Trials evaluated at a time, >= 1.
         timeout: Seconds after which a trial is given up and its process killed; None: never.
+        threads: Threads that numerical libraries may use in one evaluation, >= 1.
 
     Raises:
         InputError: A bad number, or a black box that cannot be sent to a worker process.
@@ -134,6 +135,7 @@ class TrialRunner:
         black_box: BlackBox,
         workers: int = 1,
         timeout: float | None = None,
+        threads: int = 1,
     ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise InputError(f"workers must be an integer >= 1, got {workers!r}")
@@ -142,6 +144,7 @@ class TrialRunner:
         self.black_box = black_box
         self.workers = workers
         self.timeout = timeout
+        self.threads = threads
         self.in_process = workers == 1 and timeout is None and not black_box.needs_process
         self._pickled = b"" if self.in_process else _pickle(black_box)
         self._pool: list[_Worker] = []
@@ -175,7 +178,9 @@ class TrialRunner:
         """
         if self.in_process:
             for index, parameters, seed in tasks:
-                readings, reason, seconds = worker.evaluate(self.black_box, index, parameters, seed)
+                readings, reason, seconds = worker.evaluate(
+                    self.black_box, self.threads, index, parameters, seed
+                )
                 yield _outcome(index, readings, reason, seconds)
             return
         for abandoned in [w for w in self._pool if w.task is not None]:
@@ -273,7 +278,7 @@ class TrialRunner:
         ours, theirs = context.Pipe()
         process = context.Process(
             target=worker.serve,
-            args=(theirs, self._pickled, not self.black_box.needs_process),
+            args=(theirs, self._pickled, 0 if self.black_box.needs_process else self.threads),
             name="trial worker",
         )
         try:

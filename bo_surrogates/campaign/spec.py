@@ -58,6 +58,8 @@ class CampaignSpec:
             `initial_design_size`.
         batch_size: Trials asked together, >= 1.
         workers: Trials evaluated at a time, >= 1. Results do not depend on it.
+        threads: Threads that numerical libraries (torch, BLAS) may use in one evaluation, >= 1. Of
+            no effect on commands.
         seed: Of everything drawn at random, in [0, 2**63).
         black_box: What is evaluated; None where results are told by hand.
         timeout: Seconds after which a trial is given up; None: never.
@@ -80,6 +82,7 @@ class CampaignSpec:
     initial: int | None = None
     batch_size: int = 1
     workers: int = 1
+    threads: int = 1
     seed: int = 0
     black_box: BlackBoxSource | None = None
     timeout: float | None = None
@@ -106,7 +109,7 @@ class CampaignSpec:
         if not isinstance(self.acquisition, AcquisitionConfig):
             raise InputError(f"acquisition must be an AcquisitionConfig, got {self.acquisition!r}")
         self.acquisition.resolve(len(self.objectives))
-        for name in ("budget", "batch_size", "workers", "max_consecutive_failures"):
+        for name in ("budget", "batch_size", "workers", "threads", "max_consecutive_failures"):
             _check_integer(name, getattr(self, name), 1)
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         if self.initial is not None:

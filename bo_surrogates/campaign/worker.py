@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from bo_surrogates.campaign.black_box import BlackBox, Reading, TrialFailure, read_result
+from bo_surrogates.threads import ENVIRONMENT, limited_threads
 
 if TYPE_CHECKING:
     from bo_surrogates.space import Values
@@ -30,13 +31,13 @@ WATCH_INTERVAL = 1.0  # seconds between looks at the parent, beside waiting for 
 
 
 def evaluate(
-    black_box: BlackBox, index: int, parameters: Values, seed: int
+    black_box: BlackBox, threads: int, index: int, parameters: Values, seed: int
 ) -> tuple[dict[str, Reading] | None, str | None, float]:
     """Run one trial; whatever it raises becomes a reason.
 
     The call is fenced so that its result is the same in any process: the global generators of
     `random`, NumPy and (where it is loaded before the call) torch start from the trial's seed and
-    are put back afterwards, and numerical libraries use one thread.
+    are put back afterwards, and numerical libraries use the given number of threads.
 
     Returns:
         Readings by metric or None, the reason for None, and the seconds it took.
@@ -44,7 +45,7 @@ def evaluate(
     start = time.perf_counter()
     readings, reason = None, None
     try:
-        with nullcontext() if black_box.needs_process else _fenced(seed):
+        with nullcontext() if black_box.needs_process else _fenced(seed, threads):
             raw = black_box(dict(parameters), index, seed)
         readings = read_result(raw, black_box.metrics)
     except TrialFailure as error:
@@ -66,7 +67,7 @@ def describe_exception(error: BaseException) -> str:
 
 
 @contextmanager
-def _fenced(seed: int) -> Iterator[None]:
+def _fenced(seed: int, threads: int) -> Iterator[None]:
     import numpy as np  # here, so that workers that only run commands do without
 
     with ExitStack() as stack:
@@ -74,19 +75,18 @@ def _fenced(seed: int) -> Iterator[None]:
         random.seed(seed)
         stack.callback(np.random.set_state, np.random.get_state())
         np.random.seed(seed % 2**32)
-        if (pools := sys.modules.get("threadpoolctl")) is not None:
-            stack.enter_context(pools.threadpool_limits(1))
+        stack.enter_context(limited_threads(threads))
         # Loading torch takes seconds that most black boxes do not need: only if it is there.
         if (torch := sys.modules.get("torch")) is not None:
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(1)
             stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
             torch.manual_seed(seed)
         yield
 
 
-def serve(connection: Connection, pickled: bytes, one_thread: bool) -> None:
+def serve(connection: Connection, pickled: bytes, threads: int) -> None:
     """The body of a worker process: evaluates what arrives until told to stop.
+
+    `threads` is the number of threads of an evaluation; 0: leave the environment alone.
 
     Sends ("ready", None) or ("unusable", reason) once, then for each (index, parameters, seed)
     received `RECEIVED` and the triple of `evaluate`; None ends it.
@@ -99,9 +99,8 @@ def serve(connection: Connection, pickled: bytes, one_thread: bool) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # the campaign's standard output carries the campaign's results only
-    if one_thread:  # read by numerical libraries when they are loaded; inherited by a command
-        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[variable] = "1"
+    if threads:  # before anything is imported; not for a command, which keeps its environment
+        os.environ.update(dict.fromkeys(ENVIRONMENT, str(threads)))
     try:
         black_box = pickle.loads(pickled)
         black_box.prepare()
@@ -118,7 +117,7 @@ def serve(connection: Connection, pickled: bytes, one_thread: bool) -> None:
             return
         connection.send(RECEIVED)
         try:
-            result = evaluate(black_box, *task)
+            result = evaluate(black_box, threads, *task)
         except KeyboardInterrupt as error:  # raised by the black box: no Ctrl-C arrives here
             result = (None, describe_exception(error), 0.0)
         connection.send(result)

@@ -245,22 +245,6 @@ def test_resume_says_what_has_changed_in_the_campaign_file(lab):
     assert "budget of 3" in " ".join(result.stderr.split())
 
 
-def test_a_run_uses_one_thread_so_that_rounding_does_not_depend_on_the_cores(lab):
-    import torch
-    from threadpoolctl import threadpool_info, threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with threadpool_limits(2):
-            assert any(pool["num_threads"] == 2 for pool in threadpool_info())
-            assert cli("run", lab(DESIGN), "--trials", 1).exit_code == 0
-            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
-            assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_exits_with_130_and_resume_ends_as_if_nothing_had_happened(lab, workers):
     text = DESIGN.replace("budget = 3", f"budget = 5\nworkers = {workers}")

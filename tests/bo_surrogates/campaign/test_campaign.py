@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.campaign.ax_bridge import AxBridge
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement
@@ -231,6 +233,7 @@ def test_a_reader_may_look_while_a_writer_writes_but_not_write(one):
     with Campaign.open(one.database, read_only=True) as reader:
         assert len(reader.trials) == 1
         assert reader.spec == one.spec
+        assert reader.journal.campaigns() == ["one"]
         for act in (
             lambda: reader.ask(),
             lambda: reader.tell(0, {"loss": 1.0}),
@@ -294,3 +297,45 @@ def test_a_function_that_cannot_take_the_parameters_is_refused_before_any_trial(
 def test_a_campaign_without_a_black_box_says_what_to_do(one):
     with pytest.raises(InputError, match="no black box to run: give run"):
         one.run()
+
+
+def count_threads(x, kind):
+    return float(torch.get_num_threads())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_evaluation_may_use_the_threads_the_campaign_says(tmp_path, workers):
+    spec = replace(ONE, budget=2, initial=2, batch_size=2, threads=3)
+    with Campaign.create(spec, tmp_path / "c.db") as campaign:
+        before = torch.get_num_threads()
+        campaign.run(count_threads, workers=workers)
+        assert [t.value("loss") for t in campaign.trials] == [3.0, 3.0]
+        assert torch.get_num_threads() == before
+
+
+def test_a_stored_campaign_keeps_the_surrogates_defaults_of_its_day(one):
+    with Campaign.open(one.database, read_only=True) as campaign:
+        assert campaign.spec.surrogate_config == {"kernel": "rbf"}
+
+
+def test_an_unknown_surrogate_is_refused_before_anything_is_stored(tmp_path):
+    with pytest.raises(InputError, match="unknown surrogate 'gpp'; did you mean 'gp'"):
+        Campaign.create(replace(ONE, surrogate="gpp"), tmp_path / "c.db")
+    assert not (tmp_path / "c.db").exists()
+
+
+def test_a_proposal_uses_one_thread_so_that_rounding_does_not_depend_on_the_cores(one, monkeypatch):
+    ask, seen = AxBridge.ask, []
+
+    def spy(self, n, trials):
+        seen.append({torch.get_num_threads()} | {p["num_threads"] for p in threadpool_info()})
+        return ask(self, n, trials)
+
+    monkeypatch.setattr(AxBridge, "ask", spy)
+    torch.set_num_threads(2)
+    try:
+        one.ask()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [{1}]
