@@ -234,6 +234,9 @@ class Surrogate(Model):
     entry_name: str = ""  # set by Entry.build
     training_data: TrainingData | None = None  # set by Entry.build
 
+    def prepare(self) -> None:
+        """What a subclass adds to the constructed, unfitted model; ends every constructor."""
+
     @abstractmethod
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Fit to the data given at construction.

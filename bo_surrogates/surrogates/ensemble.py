@@ -31,8 +31,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, integer, real
@@ -99,26 +97,8 @@ class DeepEnsemble(EnsembleSurrogate):
     config: EnsembleConfig
     prior_weights: Tensor
 
-    def __init__(
-        self,
-        train_X: Tensor,
-        train_Y: Tensor,
-        train_Yvar: Tensor | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
-        *,
-        config: Config | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(
-            train_X,
-            train_Y,
-            train_Yvar,
-            input_transform,
-            outcome_transform,
-            config=config,
-            seed=seed,
-        )
+    def prepare(self) -> None:
+        """See `Surrogate.prepare`."""
         self.register_buffer("prior_weights", torch.zeros_like(self.weights))
 
     @classmethod

@@ -89,6 +89,7 @@ class EnsembleSurrogate(Surrogate):
         self.register_buffer("weights", train_Y.new_zeros(k, self.network.num_parameters))
         self.register_buffer("noise_variance", train_Y.new_zeros(k, Y.shape[-1]))
         self.register_buffer("fitted", torch.tensor(False, device=train_Y.device))
+        self.prepare()
 
     # ---- what a subclass decides -------------------------------------------------------------
     @classmethod

@@ -105,6 +105,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
             )
         self.config = config
         self.seed = seed_or_random(seed)
+        self.prepare()
 
     @classmethod
     def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:

@@ -21,15 +21,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood, Likelihood
 from gpytorch.priors import LogNormalPrior
-from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, integer, real
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
@@ -80,28 +77,10 @@ class NNGP(ExactGPSurrogate):
 
     config_class: ClassVar[type[Config]] = NNGPConfig
 
-    def __init__(
-        self,
-        train_X: Tensor,
-        train_Y: Tensor,
-        train_Yvar: Tensor | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
-        *,
-        config: Config | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(
-            train_X,
-            train_Y,
-            train_Yvar,
-            config=config,
-            seed=seed,
-            input_transform=input_transform,
-            outcome_transform=outcome_transform,
-        )
+    def prepare(self) -> None:
+        """See `Surrogate.prepare`."""
         self.mean_module.register_constraint(
-            "raw_constant", Interval(*MEAN_BOUNDS, transform=None).to(train_X)
+            "raw_constant", Interval(*MEAN_BOUNDS, transform=None).to(self.train_targets)
         )
         # Where the outputs' dimension stands in each parameter, for `subset_output`.
         self._subset_batch_dict = {
