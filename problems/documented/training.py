@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +67,7 @@ def train(
         labels: `n` class numbers.
         config: See `TrainingConfig`.
         seed: Of the order of the images. With the same network and seed the result is the same;
-            on a CPU, whatever the number of threads, within `one_thread`; on a GPU up to the
+            on a CPU, whatever the number of threads, within `limited_threads(1)`; on a GPU up to the
             rounding of its atomic sums.
         on_epoch: Called after every epoch; what it raises ends the training.
 
@@ -124,18 +123,3 @@ def error_rate(network: nn.Module, images: Tensor, labels: Tensor, batch_size: i
     for batch, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         wrong += int((network(batch).argmax(dim=-1) != target).sum())
     return wrong / len(images)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run a block with one torch thread, then restore the number.
-
-    The threads of a convolution or a reduction split its sums, so that the last bits of a trained
-    network depend on their number; small networks are no slower on one.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from bo_surrogates.errors import RunError
-from problems.documented.training import TrainingConfig, error_rate, one_thread, train
+from problems.documented.training import TrainingConfig, error_rate, train
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +104,3 @@ def test_the_error_rate_is_the_share_of_wrong_predictions(blobs):
     network = linear()
     wrong = (network(X).argmax(dim=1) != y).float().mean().item()
     assert error_rate(network, X, y, batch_size=7) == pytest.approx(wrong, abs=1e-7)
-
-
-def test_one_thread_is_one_and_restores_the_number_also_after_an_error():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-
-    @one_thread()
-    def fail():
-        raise KeyError(torch.get_num_threads())
-
-    try:
-        with pytest.raises(KeyError, match="1"):
-            fail()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
