@@ -67,8 +67,8 @@ def train(
         labels: `n` class numbers.
         config: See `TrainingConfig`.
         seed: Of the order of the images. With the same network and seed the result is the same;
-            on a CPU, whatever the number of threads, within `limited_threads(1)`; on a GPU up to the
-            rounding of its atomic sums.
+            on a CPU, whatever the number of threads, within `limited_threads(1)`; on a GPU up to
+            the rounding of its atomic sums.
         on_epoch: Called after every epoch; what it raises ends the training.
 
     Returns:
