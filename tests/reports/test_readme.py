@@ -1,9 +1,14 @@
 """The README tells the truth: its table is the registry's, its example runs."""
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bo_surrogates.campaign.campaign import Campaign
+from bo_surrogates.cli import app
 from bo_surrogates.errors import InputError
 from bo_surrogates.surrogates import SURROGATES
 from reports.readme import README, surrogate_table, with_table
@@ -21,9 +26,34 @@ def test_a_readme_without_markers_is_refused():
         with_table("# no markers")
 
 
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_command_line_example_runs_as_printed(tmp_path, monkeypatch):
+    (campaign,) = blocks("toml")
+    (experiment,) = [b for b in blocks("python") if b.startswith("# experiment.py")]
+    monkeypatch.chdir(tmp_path)
+    Path("reaction.toml").write_text(campaign)
+    Path("experiment.py").write_text(experiment)
+    commands = [line[2:].split("#")[0] for line in blocks("console")[1].splitlines()]
+    assert [c.split()[1] for c in commands[:5]] == ["run", "resume", "status", "best", "plot"]
+    runner = CliRunner()
+    for command in commands:
+        if command.split()[1] == "tell":
+            # The README tells the first of the trials that were asked for by hand.
+            assert shlex.split(command)[3] == "20"
+        result = runner.invoke(app, shlex.split(command)[1:])
+        assert result.exit_code == 0, (command, result.output)
+    with Campaign.open("reaction.db", read_only=True) as done:
+        assert done.best().parameters["temperature"] == pytest.approx(70, abs=5)
+        assert len(done.trials) == 24
+    assert Path("reaction.png").exists()
+
+
 def test_the_example_runs_and_finds_the_optimum(tmp_path, monkeypatch, capsys):
     """As printed, with fewer trials and a cheaper surrogate: it is the code that is on trial."""
-    example = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
+    example = blocks("python")[0]
     example = example.replace("budget=25", "budget=14").replace('"nngp"', '"gp"')
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README", "exec"), {})
