@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,7 +40,7 @@ def _number(value: object, what: str) -> float:
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(ABC):
     """Base of the four kinds of parameter: `Float`, `Int`, `Ordered`, `Choice`."""
 
     name: str
@@ -55,30 +56,30 @@ class Parameter:
         return f"parameter {self.name!r}"
 
     @property
+    @abstractmethod
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bound in problem coordinates."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def cardinality(self) -> int | None:
         """The number of distinct values, or None for a continuous parameter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, value: object) -> Value:
         """The value in its canonical type.
 
         Raises:
             InputError: The value has the wrong type or is out of range.
         """
-        raise NotImplementedError
 
     def encode(self, value: Value) -> float:
         """The problem coordinate of a valid value."""
         return float(value)
 
+    @abstractmethod
     def decode(self, coordinate: float) -> Value:
         """The value at a problem coordinate (nearest, for discrete kinds)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

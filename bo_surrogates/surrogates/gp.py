@@ -14,6 +14,7 @@ posterior over functions is then exact. Several outputs are independent.
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -108,9 +109,9 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         self.prepare()
 
     @classmethod
+    @abstractmethod
     def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
         """The prior covariance over d scaled inputs; None for BoTorch's default."""
-        raise NotImplementedError
 
     @classmethod
     def make_likelihood(cls, config: Config, batch_shape: torch.Size) -> Likelihood | None:
