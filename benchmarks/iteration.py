@@ -1,0 +1,109 @@
+"""One iteration of the loop: fit and acquisition, every surrogate against plain BoTorch.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.iteration --n 20 100 --rounds 7
+
+Hartmann-6 with n Sobol points, one candidate, noisy log expected improvement. The peer is
+`SingleTaskGP`, `fit_gpytorch_mll` and `optimize_acqf` with the same budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.transforms import Normalize, Standardize
+from botorch.optim import optimize_acqf
+from botorch.sampling.normal import SobolQMCNormalSampler
+from gpytorch.mlls import ExactMarginalLogLikelihood
+
+from benchmarks.timing import measure, report, summarize
+from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.acquisition.optimize import maximize
+from bo_surrogates.design import sobol_design
+from bo_surrogates.surrogates import SURROGATES
+from problems import PROBLEMS
+
+BUDGET = AcquisitionConfig()
+PEER = "botorch"
+
+
+def ours(name: str, n: int) -> Callable[[int], Mapping[str, Callable[[], object]]]:
+    """Fit and acquisition of a registered surrogate."""
+    problem = PROBLEMS["hartmann6"].make(negate=True)
+
+    def work(seed: int) -> Mapping[str, Callable[[], object]]:
+        X = sobol_design(problem.space, n, seed)
+        Y = problem(X).unsqueeze(-1)
+        made = {}
+
+        def fit() -> None:
+            made["model"] = SURROGATES[name].build(X, Y, bounds=problem.bounds, seed=seed)
+
+        def acquire() -> None:
+            function = make_acquisition(
+                made["model"], config=BUDGET, weights=torch.ones(1, 1).double(), X_baseline=X,
+                seed=seed,
+            )  # fmt: skip
+            maximize(function, problem.space, 1, BUDGET, X)
+
+        return {"fit": fit, "acquisition": acquire}
+
+    return work
+
+
+def botorch(n: int) -> Callable[[int], Mapping[str, Callable[[], object]]]:
+    """The same by BoTorch alone."""
+    problem = PROBLEMS["hartmann6"].make(negate=True)
+
+    def work(seed: int) -> Mapping[str, Callable[[], object]]:
+        X = sobol_design(problem.space, n, seed)
+        Y = problem(X).unsqueeze(-1)
+        made = {}
+
+        def fit() -> None:
+            model = SingleTaskGP(
+                X, Y, input_transform=Normalize(6, bounds=problem.bounds),
+                outcome_transform=Standardize(1),
+            )  # fmt: skip
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+            made["model"] = model
+
+        def acquire() -> None:
+            function = qLogNoisyExpectedImprovement(
+                made["model"], X_baseline=X, prune_baseline=True,
+                sampler=SobolQMCNormalSampler(torch.Size([BUDGET.mc_samples]), seed=seed),
+            )  # fmt: skip
+            optimize_acqf(
+                function, bounds=problem.bounds, q=1, num_restarts=BUDGET.num_restarts,
+                raw_samples=BUDGET.raw_samples, options={"maxiter": BUDGET.maxiter},
+            )  # fmt: skip
+
+        return {"fit": fit, "acquisition": acquire}
+
+    return work
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--n", type=int, nargs="+", default=[20, 100], help="training points")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--surrogates", nargs="+", default=list(SURROGATES))
+    parser.add_argument("--json", type=Path, help="folder to write the figures to")
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    for n in arguments.n:
+        cases = {PEER: botorch(n)} | {name: ours(name, n) for name in arguments.surrogates}
+        rows = summarize(measure(cases, arguments.rounds), PEER)
+        path = None if arguments.json is None else arguments.json / f"iteration_n{n}.json"
+        report(f"one iteration on Hartmann-6, n = {n}, q = 1", rows, PEER, path)
+
+
+if __name__ == "__main__":
+    main()
