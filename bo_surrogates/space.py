@@ -6,7 +6,7 @@ Three sets of coordinates meet here, and only here:
 * **problem coordinates** `X`, the tensor face of a `botorch` test problem: floats and ints as
   they are, ordered and choice parameters as the index of their value;
 * **model coordinates** `Z`, in which a surrogate sees a point and an acquisition function is
-  optimized: log10 for logarithmic parameters, the numeric value for ordered numbers.
+  optimized: problem coordinates, with log10 for logarithmic parameters.
 """
 
 from __future__ import annotations
@@ -241,8 +241,8 @@ class _Listed(Parameter):
 class Ordered(_Listed):
     """A parameter on a list of values whose order means something, e.g. `[1, 2, 4, 8]`.
 
-    Numbers must ascend: a surrogate sees them at their numeric distance. Strings ("low", "mid",
-    "high") are seen as equally spaced.
+    A surrogate sees the values as equally spaced, whatever they are: list numbers at the distances
+    that matter, such as [16, 32, 64, 128]. Numbers must ascend.
     """
 
     kind: ClassVar[str] = "ordered"
@@ -251,13 +251,9 @@ class Ordered(_Listed):
         super().__post_init__()
         if isinstance(self.values[0], bool):
             raise InputError(f"{self.what}: booleans have no order; use a choice parameter")
-        if self.numeric and list(self.values) != sorted(self.values):
+        numeric = not isinstance(self.values[0], str)
+        if numeric and list(self.values) != sorted(self.values):
             raise InputError(f"{self.what}: numbers must ascend, got {list(self.values)!r}")
-
-    @property
-    def numeric(self) -> bool:
-        """Whether the values are numbers."""
-        return not isinstance(self.values[0], str | bool)
 
 
 @dataclass(frozen=True)
@@ -496,14 +492,6 @@ class Space:
         return {p.name: p.decode(x) for p, x in zip(self.parameters, X.tolist(), strict=True)}
 
     # ---- model coordinates ------------------------------------------------------------------
-    def _table(self, parameter: Parameter) -> Tensor | None:
-        """Model coordinate of each discrete level, where it is not the problem coordinate."""
-        import torch
-
-        if isinstance(parameter, Ordered) and parameter.numeric:
-            return torch.tensor([float(v) for v in parameter.values], dtype=torch.float64)
-        return None
-
     def to_model(self, X: Tensor) -> Tensor:
         """Problem coordinates `... x d` to model coordinates `... x d`."""
         import torch
@@ -511,12 +499,7 @@ class Space:
         columns = []
         for i, parameter in enumerate(self.parameters):
             x = X[..., i]
-            table = self._table(parameter)
-            if table is not None:
-                x = table.to(X)[x.round().long()]
-            elif getattr(parameter, "log", False):
-                x = x.log10()
-            columns.append(x)
+            columns.append(x.log10() if getattr(parameter, "log", False) else x)
         return torch.stack(columns, dim=-1)
 
     def from_model(self, Z: Tensor) -> Tensor:
@@ -526,10 +509,7 @@ class Space:
         columns = []
         for i, parameter in enumerate(self.parameters):
             z = Z[..., i]
-            table = self._table(parameter)
-            if table is not None:
-                z = (z.unsqueeze(-1) - table.to(Z)).abs().argmin(dim=-1).to(Z)
-            elif getattr(parameter, "log", False):
+            if getattr(parameter, "log", False):
                 z = 10.0**z
             if not isinstance(parameter, Float):
                 z = z.round()

@@ -290,17 +290,9 @@ class AxBridge:
                 parameter_type="float" if isinstance(p, Float) else "int",
                 scaling="log" if p.log else "linear",
             )
-        if isinstance(p, Ordered) and p.numeric:
-            return ChoiceParameterConfig(
-                name=name,
-                values=[float(v) for v in p.values],
-                parameter_type="float",
-                is_ordered=True,
-            )
-        if isinstance(p, Ordered):
-            levels = list(range(p.cardinality))
-            return ChoiceParameterConfig(
-                name=name, values=levels, parameter_type="int", is_ordered=True
+        if isinstance(p, Ordered):  # equally spaced levels; of its values, Ax might take logarithms
+            return RangeParameterConfig(
+                name=name, bounds=(0, p.cardinality - 1), parameter_type="int"
             )
         if isinstance(p, Choice):
             labels = [f"c{i}" for i in range(p.cardinality)]
@@ -314,7 +306,7 @@ class AxBridge:
         for p in self.spec.space.parameters:
             value: Any = values[p.name]
             if isinstance(p, Ordered):
-                value = float(value) if p.numeric else int(p.encode(value))
+                value = int(p.encode(value))
             elif isinstance(p, Choice):
                 value = f"c{int(p.encode(value))}"
             ax[self._x[p.name]] = value
@@ -325,11 +317,7 @@ class AxBridge:
         for p in self.spec.space.parameters:
             value = ax[self._x[p.name]]
             if isinstance(p, Ordered):
-                value = (
-                    min(p.values, key=lambda v: abs(float(v) - value))
-                    if p.numeric
-                    else (p.values[int(value)])
-                )
+                value = p.values[int(value)]
             elif isinstance(p, Choice):
                 value = p.values[int(str(value)[1:])]
             elif isinstance(p, Float):

@@ -264,7 +264,7 @@ POINT: dict[str, Any] = {
 def test_coordinates_are_those_of_the_modules_docstring() -> None:
     X = MIXED.encode(POINT)
     assert X.tolist() == [1e-2, 0.25, 2, 10, 2, 1, 2]
-    expected = torch.tensor([-2, 0.25, 2, 1, 4, 1, 2], dtype=torch.float64)
+    expected = torch.tensor([-2, 0.25, 2, 1, 2, 1, 2], dtype=torch.float64)
     torch.testing.assert_close(MIXED.to_model(X), expected)
     assert MIXED.continuous_inds == [0, 1]
     assert MIXED.discrete_inds == [2, 3, 4, 5]
@@ -274,13 +274,13 @@ def test_coordinates_are_those_of_the_modules_docstring() -> None:
     assert sorted(levels) == [2, 3, 4, 5]
     assert levels[2] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert levels[3] == pytest.approx([math.log10(i) for i in range(1, 101)])
-    assert levels[4] == [1, 2, 4, 8]
+    assert levels[4] == [0, 1, 2, 3]
     assert levels[5] == [0, 1, 2]
 
 
 def test_a_model_coordinate_between_levels_goes_to_the_nearest() -> None:
     Z = MIXED.to_model(MIXED.encode(POINT))
-    for coordinate, level in ((2.9, 2), (3.1, 4), (5.9, 4), (6.1, 8), (-5.0, 1), (99.0, 8)):
+    for coordinate, level in ((1.4, 2), (1.6, 4), (2.4, 4), (2.6, 8), (-5.0, 1), (99.0, 8)):
         Z[4] = coordinate
         assert MIXED.decode(MIXED.from_model(Z))["w"] == level
 
