@@ -27,6 +27,10 @@ class FitError(RunError):
     """A surrogate could not be fitted to its data."""
 
 
+class FitWarning(UserWarning):
+    """A fit whose diagnostics failed: a model is there, but it should not be relied on."""
+
+
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """`"; did you mean 'gp'?"` when `name` is close to a known name, else the known names."""
     names = [str(k) for k in known]

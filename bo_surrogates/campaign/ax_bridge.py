@@ -59,19 +59,18 @@ from bo_surrogates.acquisition.optimize import optimizer_options
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.design import sobol_design
-from bo_surrogates.errors import RunError
+from bo_surrogates.errors import FitWarning, RunError
 from bo_surrogates.objective import metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Choice, Float, Int, Ordered, Parameter, Value, Values
 from bo_surrogates.surrogates import SURROGATES, Surrogate
-from bo_surrogates.surrogates.base import smallest_meaningful_stdv
+from bo_surrogates.surrogates.base import fit, smallest_meaningful_stdv
 
 
 @fit_botorch_model.register(Surrogate)
 def _fit_surrogate(model: Surrogate, mll_class: object = None, mll_options: object = None) -> None:
     """Ax's door to fitting: one dispatch for every registered surrogate."""
-    with fixed_seed(model.seed):
-        model.fit()
+    fit(model)
 
 
 class StandardizeOutcomes(StandardizeY):
@@ -411,7 +410,8 @@ class AxBridge:
         self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         try:
             with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
-                warnings.simplefilter("ignore")  # the fit's own report is in the diagnostics
+                warnings.simplefilter("ignore")  # libraries' notes to their developers
+                warnings.simplefilter("always", FitWarning)
                 # Not Client.get_next_trials: it would attach the points as Ax has them, while
                 # the journal (hence a rebuilt experiment) has them rounded.
                 runs = self.client._generation_strategy.gen(

@@ -13,6 +13,7 @@ classes are handed to Ax, which passes its transforms by the same argument names
 from __future__ import annotations
 
 import json
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from bo_surrogates.config import Config
-from bo_surrogates.errors import InputError
+from bo_surrogates.errors import FitWarning, InputError
 from bo_surrogates.registry import Registry
 from bo_surrogates.seeding import fixed_seed
 
@@ -381,6 +382,9 @@ class SurrogateEntry:
         Raises:
             InputError: Bad data or configuration; the message names the argument.
             FitError: The model could not be fitted.
+
+        Warns:
+            FitWarning: The fit's diagnostics failed.
         """
         data = TrainingData(train_X, train_Y, train_Yvar, bounds, dict(categorical_features or {}))
         if data.Y.shape[-1] > 1 and not self.capabilities.multi_output:
@@ -402,8 +406,7 @@ class SurrogateEntry:
                 f"warm_start must be a fitted {self.name!r} model, got {type(warm_start).__name__}"
             )
         model = self._construct(data, self.configure(config), seed)
-        with fixed_seed(model.seed):
-            return model.fit(warm_start=warm_start)
+        return fit(model, warm_start)
 
     def configure(self, config: Config | Mapping[str, Any] | None) -> Config:
         """The configuration as an instance of `config_class`.
@@ -443,6 +446,23 @@ SURROGATES: Registry[SurrogateEntry] = Registry("surrogate", group="bo_surrogate
 def seed_or_random(seed: int | None) -> int:
     """The seed, or one drawn from torch's global generator."""
     return int(torch.randint(2**31 - 1, ())) if seed is None else int(seed)
+
+
+def fit(model: Surrogate, warm_start: Surrogate | None = None) -> Surrogate:
+    """Fit a constructed model under its seed; warn where its diagnostics failed.
+
+    Every fit goes through here, the registry's and Ax's.
+    """
+    with fixed_seed(model.seed):
+        model.fit(warm_start=warm_start)
+    if not model.diagnostics.converged:
+        warnings.warn(
+            f"the fit of {model.entry_name or type(model).__name__} is not to be relied on: "
+            f"{model.diagnostics.message}",
+            FitWarning,
+            stacklevel=3,
+        )
+    return model
 
 
 def load_surrogate(path: str | Path) -> Surrogate:

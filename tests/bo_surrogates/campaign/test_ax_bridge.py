@@ -14,12 +14,12 @@ from bo_surrogates.campaign.ax_bridge import AxBridge
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.design import sobol_design
-from bo_surrogates.errors import RunError
+from bo_surrogates.errors import FitWarning, RunError
 from bo_surrogates.loop import _standardized, fit
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
-from bo_surrogates.surrogates import SURROGATES, Surrogate
+from bo_surrogates.surrogates import SURROGATES, FitDiagnostics, Surrogate
 
 FAST = AcquisitionConfig(mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20)
 MIXED = Space(
@@ -331,3 +331,16 @@ def test_a_journal_with_a_hole_is_refused():
     trials = told(campaign, 3, lambda v: v["x"])
     with pytest.raises(RunError, match="lacks trials"):
         AxBridge(campaign).sync([trials[0], trials[2]])
+
+
+def test_a_fit_whose_diagnostics_failed_says_so_and_is_recorded(monkeypatch):
+    failed = FitDiagnostics(False, "the chains disagree", {"r_hat": 3.0})
+    monkeypatch.setattr(SURROGATES["gp"].model_class, "_diagnose", lambda self, mll: failed)
+    campaign = spec(Space([Float("x", 0.0, 1.0)]), objectives=(Objective("y"),), initial=3)
+    with pytest.warns(FitWarning, match="not to be relied on: the chains disagree"):
+        (s,) = AxBridge(campaign).ask(1, told(campaign, 4, lambda v: v["x"]))
+    assert s.diagnostics["converged"] == 0.0
+    assert s.diagnostics["r_hat"] == 3.0
+    X = torch.rand(4, 1, dtype=torch.float64)
+    with pytest.warns(FitWarning, match="of gp is not to be relied on: the chains disagree"):
+        SURROGATES["gp"].build(X, X, seed=0)
