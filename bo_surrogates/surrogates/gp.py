@@ -132,6 +132,10 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
         return partial(draw_kernel_feature_paths, map_generator=features)
 
+    def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
+        """What `fit` maximizes."""
+        return ExactMarginalLogLikelihood(self.likelihood, self)
+
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Maximize the marginal likelihood; see `Surrogate.fit`."""
         if isinstance(warm_start, ExactGPSurrogate):
@@ -140,7 +144,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
                 for name, value in warm_start.named_parameters():
                     if name in own and own[name].shape == value.shape:
                         own[name].copy_(value)
-        mll = ExactMarginalLogLikelihood(self.likelihood, self)
+        mll = self.marginal_likelihood()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the outcome is in `diagnostics`

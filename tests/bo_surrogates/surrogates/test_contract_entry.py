@@ -8,7 +8,11 @@ from bo_surrogates.surrogates import SURROGATES, Surrogate, SurrogateEntry
 
 from .conftest import Fitted, points
 
-KINDS = {"gaussian": "GPyTorchPosterior", "ensemble": "EnsemblePosterior"}
+KINDS = {
+    "gaussian": "GPyTorchPosterior",
+    "ensemble": "EnsemblePosterior",
+    "student-t": "StudentTPosterior",
+}
 
 
 def test_an_entry_describes_itself(entry: SurrogateEntry) -> None:
@@ -32,9 +36,9 @@ def test_the_default_configuration_survives_plain_data_and_names_what_is_searche
 
 
 def test_the_posterior_is_of_the_declared_kind(entry: SurrogateEntry, one: Fitted) -> None:
-    expected = KINDS.get(entry.capabilities.posterior)
+    expected = KINDS[entry.capabilities.posterior]
     names = {c.__name__ for c in type(one.model.posterior(points(2))).__mro__}
-    assert expected is None or expected in names
+    assert expected in names
     assert ("GPyTorchPosterior" in names) == (entry.capabilities.posterior == "gaussian")
 
 

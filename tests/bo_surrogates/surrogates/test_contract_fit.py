@@ -87,19 +87,35 @@ def test_a_warm_start_does_not_change_the_old_model(entry: SurrogateEntry) -> No
 
 
 # ---- conditioning --------------------------------------------------------------------------------
-def gaussian_conditional(
-    model: Surrogate, X: Tensor, X_new: Tensor, Y_new: Tensor, noise: Tensor
+def conditional(
+    entry: SurrogateEntry, model: Surrogate, X: Tensor, X_new: Tensor, Y_new: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance at X given noisy observations, from the joint posterior alone.
 
-    m* + K*n (Knn + N)^-1 (y - mn) and diag(K** - K*n (Knn + N)^-1 Kn*).
+    Gaussian: m* + K*n (Knn + N)^-1 (y - mn) and diag(K** - K*n (Knn + N)^-1 Kn*). The parts of a
+    multivariate t of v degrees of freedom have the same mean, v + n degrees of freedom, and the
+    scale matrix times (v + r) / (v + n), where r = (y - mn)' (Knn + N)^-1 (y - mn).
     """
-    joint = model.posterior(torch.cat([X, X_new])).distribution
-    k = len(X)
-    covariance = joint.covariance_matrix
-    gain = torch.linalg.solve(covariance[k:, k:] + torch.diag(noise), covariance[k:, :k]).T
-    mean = joint.mean[:k] + gain @ (Y_new.squeeze(-1) - joint.mean[k:])
-    return mean, (covariance[:k, :k] - gain @ covariance[k:, :k]).diagonal()
+    joint = model.posterior(torch.cat([X, X_new]))
+    noise = (
+        model.posterior(X_new, observation_noise=True).variance - model.posterior(X_new).variance
+    ).squeeze(-1)
+    heavy_tails = entry.capabilities.posterior == "student-t"
+    if heavy_tails:
+        v = joint.df.item()
+        matrix = joint.unit.square() * joint.scale_matrix.squeeze(-3)
+        noise = noise * (v - 2) / v
+    else:
+        matrix = joint.distribution.covariance_matrix
+    mean, k, n = joint.mean.squeeze(-1), len(X), len(X_new)
+    observed = matrix[k:, k:] + torch.diag(noise)
+    gain = torch.linalg.solve(observed, matrix[k:, :k]).T
+    residual = Y_new.squeeze(-1) - mean[k:]
+    variance = (matrix[:k, :k] - gain @ matrix[k:, :k]).diagonal()
+    if heavy_tails:
+        r = residual @ torch.linalg.solve(observed, residual)
+        variance = variance * (v + r) / (v + n) * (v + n) / (v + n - 2)
+    return mean[:k] + gain @ residual, variance
 
 
 def test_conditioning_is_exact_where_it_is_declared(entry: SurrogateEntry) -> None:
@@ -109,10 +125,7 @@ def test_conditioning_is_exact_where_it_is_declared(entry: SurrogateEntry) -> No
     model = build(entry, X, 50 * Y + 1000)
     X_new, test_X = points(3, seed=7), points(4)
     Y_new = 50 * torch.tensor([[2.0], [-1.0], [0.5]], dtype=torch.float64) + 1000
-    noise = (
-        model.posterior(X_new, observation_noise=True).variance - model.posterior(X_new).variance
-    ).squeeze(-1)
-    mean, variance = gaussian_conditional(model, test_X, X_new, Y_new, noise)
+    mean, variance = conditional(entry, model, test_X, X_new, Y_new)
     conditioned = model.condition_on_observations(X_new, Y_new).posterior(test_X)
     torch.testing.assert_close(conditioned.mean.squeeze(-1), mean, rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(conditioned.variance.squeeze(-1), variance, rtol=1e-4, atol=1e-3)
@@ -128,14 +141,13 @@ def test_fantasies_are_exact_where_conditioning_is_declared(entry: SurrogateEntr
     X, Y = measurements()
     model = build(entry, X, Y)
     X_new, test_X = points(2, seed=7), points(3)
-    fantasy = model.fantasize(X_new, IIDNormalSampler(torch.Size([4]), seed=0))
-    posterior = fantasy.posterior(test_X)
+    sampler = IIDNormalSampler(torch.Size([4]), seed=0)
+    posterior = model.fantasize(X_new, sampler).posterior(test_X)
     assert posterior.mean.shape == (4, 3, 1)
-    noise = (
-        model.posterior(X_new, observation_noise=True).variance - model.posterior(X_new).variance
-    ).squeeze(-1)
-    _, variance = gaussian_conditional(model, test_X, X_new, torch.zeros(2, 1).to(X), noise)
+    fantasies = sampler(model.posterior(X_new, observation_noise=True))
     for i in range(4):
+        mean, variance = conditional(entry, model, test_X, X_new, fantasies[i])
+        torch.testing.assert_close(posterior.mean[i].squeeze(-1), mean, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(
             posterior.variance[i].squeeze(-1), variance, rtol=1e-4, atol=1e-6
         )
