@@ -6,7 +6,7 @@ With an inverse-gamma prior on the scale,
 
 the observations are jointly multivariate t with v > 2 degrees of freedom and covariance S (the
 prior mean of s2 is 1), and all that follows is closed (Shah, Wilson & Ghahramani 2014,
-arXiv 1402.4306, sections 2 and 3; O'Hagan 1991). Throughout, r = (y - c)' S^-1 (y - c).
+arXiv 1402.4306). Throughout, r = (y - c)' S^-1 (y - c).
 """
 
 from __future__ import annotations

@@ -166,16 +166,16 @@ class StudentTProcess(Surrogate, FantasizeMixin):
         if k < 1:
             raise InputError(f"sample_functions: k must be at least 1, got {k}")
         seed = seed_or_random(seed)
-        paths = self.gp.sample_functions(k, seed=derive_seed(seed, "paths"))
+        # Copies: a later fit of this model does not change the functions.
+        gp, outputs = deepcopy(self.gp), self._outputs
+        transform = deepcopy(getattr(self, "outcome_transform", None))
+        paths = gp.sample_functions(k, seed=derive_seed(seed, "paths"))
         with torch.no_grad():
-            factor, df = self.gp.data_scale()
+            factor, df = gp.data_scale()
         # s2 | y ~ InvGamma(df / 2, factor df / 2), i.e. factor df / chi-square.
         generator = torch.Generator().manual_seed(derive_seed(seed, "scales"))
         gamma = torch._standard_gamma((df.double().cpu() / 2).expand(k, -1), generator=generator)
         deviation = (factor * df / (2 * gamma.to(factor))).sqrt()  # k x m
-        # Copies: a later fit of this model does not change the functions.
-        gp, outputs = deepcopy(self.gp), self._outputs
-        transform = deepcopy(getattr(self, "outcome_transform", None))
 
         def functions(X: Tensor) -> Tensor:
             mean = gp.joint(X, False)[0].mT
