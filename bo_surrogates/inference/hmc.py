@@ -241,7 +241,7 @@ def warm_up(
     length: float,
     most: int,
     target: float,
-) -> tuple[State, float]:
+) -> tuple[State, float, int]:
     """Transitions that adapt the step size; they are no draws from the target.
 
     Args:
@@ -255,11 +255,13 @@ def warm_up(
         target: Mean acceptance aimed at.
 
     Returns:
-        The last state, and the step size to go on with.
+        The last state, the step size to go on with, and the number of gradients of each chain.
     """
-    adaptation = start_adapting(step_size)
+    adaptation, gradients = start_adapting(step_size), 0
     for i in range(steps):
         size = adaptation.value
-        state, info = step(generator, state, trajectory, size, steps_of(i, size, length, most))
+        count = steps_of(i, size, length, most)
+        state, info = step(generator, state, trajectory, size, count)
+        gradients += count
         adaptation = adapt(adaptation, info.acceptance.mean().item(), target)
-    return state, adaptation.average
+    return state, adaptation.average, gradients

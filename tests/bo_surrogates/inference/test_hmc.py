@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference import hmc
-from bo_surrogates.inference.hmc import LogDensityAndGradient, State
+from bo_surrogates.inference.hmc import LogDensityAndGradient
 
 COVARIANCE = torch.tensor([[2.0, 0.9, 0.0], [0.9, 1.0, -0.3], [0.0, -0.3, 0.5]]).double()
 MEAN = torch.tensor([1.0, -2.0, 0.5]).double()
@@ -232,9 +232,10 @@ def test_the_warm_up_reaches_its_target_from_afar(target: float) -> None:
     trajectory = hmc.leapfrog(gaussian(), SCALE)
     state = hmc.init(20.0 + normal(200, 3), gaussian())
     options = {"length": math.pi, "most": 50}
-    state, size = hmc.warm_up(
+    state, size, gradients = hmc.warm_up(
         generator(), state, trajectory, steps=200, step_size=1e-2, target=target, **options
     )
+    assert 200 <= gradients <= 200 * 50
     rates = []
     for i in range(64):
         steps = hmc.steps_of(i, size, math.pi, 50)

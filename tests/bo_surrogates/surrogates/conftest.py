@@ -27,8 +27,12 @@ CHEAP: dict[str, Any] = {
     "members": 6,
     "width": 16,
     "draws": 12,
-    "chains": 2,
+    "chains": 6,
     "warmup": 30,
+    "samples": 16,
+    "map_steps": 50,
+    "max_r_hat": 100.0,
+    "min_ess": 0.0,
 }
 BOUNDS = torch.tensor([[-5.0, 0.0], [10.0, 15.0]], dtype=torch.float64)
 # A count of n independent trials leaves these limits with probability below 2e-10; the whole suite
