@@ -11,8 +11,13 @@ arXiv 2107.01408).
 Inference: the kernel's parameters, the noise and the mean maximize the t marginal likelihood plus
 log priors. The degrees of freedom do not: one data set holds one draw of s2, and with the rest
 free the likelihood grows towards v = infinity, the Gaussian process. They are given, or chosen from
-a grid by the predictive density of each point given all others; the parameters are then fitted
-again. Several outputs are independent, each with its scale and degrees of freedom.
+a grid by the predictive density of each point given all others, times a prior; the parameters are
+then fitted again. Several outputs are independent, each with its scale and degrees of freedom.
+
+The prior is there because few points say little of v. Without it the choice went to the end of
+the grid on most data sets of 6 and of 15 points, and the mean predictive density at new points
+was lower on each of twelve kinds of data sets (draws from a process, a smooth function, one with
+outliers, a skewed one; of 6, 15 and 40 points; 25 of each kind).
 
 Prediction: with r the data's quadratic form, the posterior is multivariate t with v + n degrees of
 freedom, the location of the Gaussian process with the same parameters, and its covariance times

@@ -6,6 +6,7 @@ integrated out, and what the data say of the scale.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -40,6 +41,11 @@ DF_GRID = (3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 200.0)
 FIRST_DF = 6.0  # at which the kernel is fitted before one of the grid is chosen
 
 
+def log_df_prior(df: float) -> float:
+    """log density, up to a constant, of v / 2 - 1 ~ Gamma(2, 1 / 2): the mode is v = 6."""
+    return math.log(df / 2 - 1) - 0.5 * (df / 2 - 1)
+
+
 @dataclass(frozen=True)
 class TPConfig(Config):
     """Configuration of `tp`.
@@ -47,7 +53,7 @@ class TPConfig(Config):
     Attributes:
         kernel: "rbf" or "matern" (those of `gp`) or "nngp", all of amplitude 1.
         df: Prior degrees of freedom v > 2: the smaller, the less is known of the scale. None for
-            a choice by leave-one-out predictive density.
+            a choice by leave-one-out predictive density and a prior.
         activation: Of the kernel "nngp"; see `NNGPConfig`.
         depth: Of the kernel "nngp": number of hidden layers.
     """
@@ -111,16 +117,19 @@ class UnitScaleGP(ExactGPSurrogate):
         return StudentTMarginalLogLikelihood(self.likelihood, self)
 
     def best_df(self) -> Tensor:
-        """Of each output, the degrees of freedom on the grid with the best leave-one-out score."""
+        """Of each output, the degrees of freedom on the grid with the best score.
+
+        The score is the sum of leave-one-out log predictive densities plus the log prior.
+        """
         self.eval()
         with torch.no_grad():
             prior = self.forward(*self.train_inputs)
             S = self.likelihood(prior, *self.train_inputs).covariance_matrix
             residual = self.train_targets - prior.mean
-            scores = [
-                leave_one_out(residual, S, torch.full_like(self.df, df)).log_prob(residual).sum(-1)
-                for df in DF_GRID
-            ]
+            scores = []
+            for df in DF_GRID:
+                others = leave_one_out(residual, S, torch.full_like(self.df, df))
+                scores.append(others.log_prob(residual).sum(dim=-1) + log_df_prior(df))
         return self.df.new_tensor(DF_GRID)[torch.stack(scores).argmax(dim=0)]
 
     def joint(self, X: Tensor, observation_noise: bool | Tensor) -> tuple[Tensor, Tensor]:

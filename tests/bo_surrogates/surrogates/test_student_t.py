@@ -13,7 +13,7 @@ import pytest
 import torch
 from botorch.models import SingleTaskGP
 from scipy.integrate import quad
-from scipy.stats import invgamma, multivariate_normal, multivariate_t, norm
+from scipy.stats import gamma, invgamma, multivariate_normal, multivariate_t, norm
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
@@ -221,28 +221,37 @@ def test_the_amplitude_of_the_kernel_is_one_and_stays(kernel: str) -> None:
         torch.testing.assert_close(diagonal, torch.ones(2, dtype=torch.float64))
 
 
-def test_df_has_the_best_leave_one_out_density_of_the_grid(two_outputs: StudentTProcess) -> None:
-    """At the fitted parameters, with p(y_i | y_-i) = p(y) / p(y_-i) by SciPy."""
-    gp = two_outputs.gp
-    with torch.no_grad():
-        prior = gp.eval().forward(*gp.train_inputs)
-        S = gp.likelihood(prior).covariance_matrix.numpy()
-        residual = (gp.train_targets - prior.mean).numpy()
-    for output, chosen in enumerate(gp.best_df().tolist()):
-        scores = []
-        for df in DF_GRID:
-            shape, y = (df - 2) / df * S[output], residual[output]
-            joint = multivariate_t(np.zeros(N), shape, df=df).logpdf(y)
-            rests = [[j for j in range(N) if j != i] for i in range(N)]
-            scores.append(
-                sum(
+def test_df_has_the_best_leave_one_out_density_times_prior_of_the_grid(
+    two_outputs: StudentTProcess,
+) -> None:
+    """With p(y_i | y_-i) = p(y) / p(y_-i) by SciPy, at several noise variances."""
+    gp = copy.deepcopy(two_outputs.gp).eval()
+    rests = [[j for j in range(N) if j != i] for i in range(N)]
+    every_choice = set()
+    for noise in (1e-3, 0.1, 1.0, 30.0):
+        gp.likelihood.noise = noise
+        with torch.no_grad():
+            prior = gp.forward(*gp.train_inputs)
+            S = gp.likelihood(prior).covariance_matrix.numpy()
+            residual = (gp.train_targets - prior.mean).numpy()
+        for output, chosen in enumerate(gp.best_df().tolist()):
+            scores = []
+            for df in DF_GRID:
+                shape, y = (df - 2) / df * S[output], residual[output]
+                joint = multivariate_t(np.zeros(N), shape, df=df).logpdf(y)
+                parts = [
                     joint - multivariate_t(np.zeros(N - 1), shape[np.ix_(r, r)], df=df).logpdf(y[r])
                     for r in rests
-                )
-            )
-        assert chosen == DF_GRID[int(np.argmax(scores))]
-    assert set(gp.df.tolist()) <= set(DF_GRID)
-    for output, df in enumerate(gp.df.tolist()):
+                ]
+                scores.append(sum(parts) + gamma(2.0, scale=2.0).logpdf(df / 2 - 1))
+            assert chosen == DF_GRID[int(np.argmax(scores))]
+            every_choice.add(chosen)
+    assert len(every_choice) > 1  # the data decide, not the prior alone
+
+
+def test_the_degrees_of_freedom_chosen_are_reported(two_outputs: StudentTProcess) -> None:
+    for output, df in enumerate(two_outputs.gp.df.tolist()):
+        assert df in DF_GRID
         assert two_outputs.diagnostics.values[f"degrees_of_freedom_{output}"] == df
 
 
