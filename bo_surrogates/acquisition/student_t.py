@@ -22,12 +22,12 @@ from botorch.models.model import Model
 from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.distributions import StudentT
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.posteriors.student_t import (
     StudentTPosterior,
     student_t_cdf,
+    student_t_log_density,
     student_t_quantile,
 )
 
@@ -49,7 +49,7 @@ class _LogImprovement(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, df: Tensor) -> Tensor:
         z64 = z.detach().double()
         v = df.detach().double().expand_as(z64)
-        log_t = StudentT(v).log_prob(z64)
+        log_t = student_t_log_density(z64, v)
         cdf = student_t_cdf(z64, v)
         factor = (v + z64.square()) / (v - 1)
         near = z64 * cdf + factor * log_t.exp()

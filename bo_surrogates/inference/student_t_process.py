@@ -38,13 +38,13 @@ def log_marginal_likelihood(residual: Tensor, S: Tensor, df: Tensor) -> Tensor:
     whitened = torch.linalg.solve_triangular(root, residual.unsqueeze(-1), upper=False)
     r = whitened.square().sum(dim=(-2, -1))
     log_determinant = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-    return (
-        torch.lgamma((df + n) / 2)
-        - torch.lgamma(df / 2)
-        - 0.5 * n * (math.log(math.pi) + (df - 2).log())
-        - 0.5 * log_determinant
-        - 0.5 * (df + n) * torch.log1p(r / (df - 2))
-    )
+    v = df.double()  # in float32 nothing would be left of the difference for large v
+    constant = (
+        torch.lgamma((v + n) / 2)
+        - torch.lgamma(v / 2)
+        - 0.5 * n * (math.log(math.pi) + (v - 2).log())
+    ).to(residual)
+    return constant - 0.5 * log_determinant - 0.5 * (df + n) * torch.log1p(r / (df - 2))
 
 
 def scale_factor(r: Tensor, n: int, df: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ scale. Outputs are independent, or share one w (Shah, Wilson & Ghahramani 2014, 
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,6 @@ from gpytorch.settings import min_variance
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from scipy import special
 from torch import Size, Tensor
-from torch.distributions import StudentT
 from torch.quasirandom import SobolEngine
 
 from bo_surrogates.errors import InputError
@@ -43,7 +43,22 @@ class _StudentTCDF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         z, df = ctx.saved_tensors
-        return gradients[0] * StudentT(df).log_prob(z).exp(), None
+        return gradients[0] * student_t_log_density(z, df).exp(), None
+
+
+def student_t_log_density(z: Tensor, df: Tensor) -> Tensor:
+    """Log density of the standard Student-t distribution.
+
+    The normalizing constant is a difference of log gamma functions, computed in float64 whatever
+    the dtype of `z`: in float32 nothing would be left of it for thousands of degrees of freedom.
+
+    Args:
+        z: Where, of any shape.
+        df: Degrees of freedom, broadcastable to `z`.
+    """
+    v = df.double()
+    constant = torch.lgamma((v + 1) / 2) - torch.lgamma(v / 2) - 0.5 * (math.pi * v).log()
+    return constant.to(z) - 0.5 * (df + 1) * torch.log1p(z.square() / df)
 
 
 def student_t_cdf(z: Tensor, df: Tensor) -> Tensor:
@@ -204,7 +219,8 @@ class StudentTPosterior(Posterior):
         Args:
             value: Broadcastable to `batch_shape x q x m`.
         """
-        return StudentT(self.df, self.loc, self.scale).log_prob(value)
+        scale = self.scale
+        return student_t_log_density((value - self.loc) / scale, self.df) - scale.log()
 
     def density(self, value: Tensor) -> Tensor:
         """Exponential of `log_density`."""

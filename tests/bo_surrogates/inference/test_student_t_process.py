@@ -64,6 +64,16 @@ def test_marginal_likelihood_becomes_the_gaussian_one_as_df_grows() -> None:
     assert ours.item() == pytest.approx(gaussian, abs=1e-4)
 
 
+@pytest.mark.parametrize("df", [2.5, 1e3, 1e6])
+def test_marginal_likelihood_in_float32_keeps_its_digits(df: float) -> None:
+    residual, S = data()
+    v = torch.tensor(df, dtype=torch.float64)
+    double = log_marginal_likelihood(residual, S, v)
+    single = log_marginal_likelihood(residual.float(), S.float(), v.float())
+    assert single.dtype == torch.float32
+    assert single.item() == pytest.approx(double.item(), abs=1e-3)
+
+
 def test_marginal_likelihood_with_a_free_amplitude_only_grows_with_df() -> None:
     """Why df is never chosen by it: with the best amplitude, v r / (n (v - 2)), more is better."""
     residual, S = data()

@@ -91,6 +91,22 @@ def test_distribution_function_has_the_density_as_derivative() -> None:
         np.testing.assert_allclose(slope, t.pdf(z.detach().numpy(), df), rtol=1e-10)
 
 
+@pytest.mark.parametrize("df", [2.5, 1e3, 1e6])
+def test_log_densities_in_float32_keep_their_digits(df: float) -> None:
+    posterior = make(df=(df, df))
+    single = StudentTPosterior(
+        posterior.loc.float(),
+        posterior.scale_matrix.float(),
+        posterior.df.float(),
+        posterior.unit.float(),
+    )
+    y = posterior.loc + 1.5 * posterior.scale
+    reference = t.logpdf(y, df, posterior.loc, posterior.scale)
+    assert single.log_density(y.float()).dtype == torch.float32
+    np.testing.assert_allclose(single.log_density(y.float()), reference, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(posterior.log_density(y), reference, rtol=0, atol=1e-8)
+
+
 def test_quantile_function_inverts_the_distribution_function() -> None:
     z = torch.linspace(-20, 5, 11, dtype=torch.float64)
     v = torch.tensor(3.3, dtype=torch.float64)
