@@ -216,6 +216,7 @@ class StudentTProcess(Surrogate, FantasizeMixin):
         model._modules = dict(self._modules)  # the transforms are shared, the process is not
         gp: Any = self.gp.condition_on_observations(X, Y, noise=noise, **kwargs)
         model.gp = gp
+        model.training_data = None  # not these data: saving would lose the new observations
         return model
 
     # ---- what else BoTorch asks of a model ------------------------------------------------------

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from botorch.models import SingleTaskGP
 from scipy.integrate import quad
-from scipy.stats import gamma, invgamma, multivariate_normal, multivariate_t, norm
+from scipy.stats import gamma, invgamma, multivariate_normal, multivariate_t, norm, t
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
@@ -298,6 +299,31 @@ def test_conditioning_equals_a_model_rebuilt_with_the_same_parameters(case: str)
     torch.testing.assert_close(ours.mean, mean + std * standard.mean)
     torch.testing.assert_close(ours.variance, std**2 * standard.variance)
     assert ours.df.tolist() == [DF + N + 4] * m
+
+
+def test_a_conditioned_model_draws_functions_through_its_observations() -> None:
+    X, Y = data()
+    known = torch.full_like(Y, 1e-6) * Y.var()
+    model = build(X, Y, known, df=DF)
+    X_new, Y_new = inputs(2, seed=8), torch.tensor([[18.0], [22.0]], dtype=torch.float64)
+    noise = torch.full_like(Y_new, 1e-6)
+    conditioned = model.condition_on_observations(X_new, Y_new, noise=noise)
+    with torch.no_grad():
+        values = conditioned.sample_functions(16, seed=0)(torch.cat([X, X_new]))
+        df, factor = conditioned.posterior(X).df.item(), conditioned.gp.data_scale()[0].item()
+    # A value misses by at most the noise: a t variable of scale sqrt(1e-6 factor) std. Nine df
+    # and up, 16 * 9 values: the 1e-9 quantile is exceeded with probability below 1e-6.
+    limit = t(df).isf(1e-9) * math.sqrt(1e-6 * factor) * Y.std()
+    assert ((values - torch.cat([Y, Y_new])).abs() < limit).all()
+
+
+def test_a_conditioned_model_is_not_saved_without_its_observations(
+    two_outputs: StudentTProcess, tmp_path: Path
+) -> None:
+    conditioned = two_outputs.condition_on_observations(*data(2, m=2, seed=7))
+    with pytest.raises(InputError, match="build"):
+        conditioned.save(tmp_path / "model")
+    two_outputs.save(tmp_path / "model")  # the old model is as it was
 
 
 def test_a_drawn_function_has_one_scale_with_the_posterior_law(
