@@ -309,8 +309,9 @@ class Surrogate(Model):
         data = self.training_data
         if data is None:
             raise InputError(
-                "only a surrogate made by its registered entry's build() can be saved; "
-                "this one was constructed directly"
+                "only a surrogate as its registered entry's build() made it can be saved; this one "
+                "was constructed directly, or conditioned on further observations: build it on all "
+                "of its data"
             )
         tensors = {
             f"state.{k}": v.detach().contiguous().clone() for k, v in self.state_dict().items()

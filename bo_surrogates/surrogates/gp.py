@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -39,7 +40,7 @@ from botorch.sampling.pathwise.features.maps import FeatureMap
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
-from gpytorch.likelihoods import Likelihood
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
@@ -239,13 +240,18 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
             self.posterior(X[..., :1, :].detach())  # fills the caches that GPyTorch asks for
         if noise is not None:
             kwargs["noise"] = noise
-        return super().condition_on_observations(X, Y, **kwargs)
+        model: Any = super().condition_on_observations(X, Y, **kwargs)
+        model.training_data = (
+            None  # what was built is not what this model knows: it cannot be saved
+        )
+        return model
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """Matheron's rule on features of the prior; see `Surrogate.sample_functions`."""
         self.eval()
         with fixed_seed(seed_or_random(seed)):
-            paths = draw_functions(self, k, self.prior_sampler())
+            # Of a copy: a later fit of this model does not change functions drawn before.
+            paths = draw_functions(deepcopy(self), k, self.prior_sampler())
         several = self.num_outputs > 1
 
         def functions(X: Tensor) -> Tensor:
@@ -262,6 +268,19 @@ class GP(ExactGPSurrogate):
     """See the module's docstring."""
 
     config_class: ClassVar[type[Config]] = GPConfig
+
+    def prepare(self) -> None:
+        """See `Surrogate.prepare`."""
+        if self.config.kernel == "matern":
+            # Where the outputs' dimension stands in each parameter, for `subset_output`. (BoTorch
+            # knows it of its own default kernel only.)
+            self._subset_batch_dict = {
+                "mean_module.raw_constant": -1,
+                "covar_module.raw_outputscale": -1,
+                "covar_module.base_kernel.raw_lengthscale": -3,
+            }
+            if not isinstance(self.likelihood, FixedNoiseGaussianLikelihood):
+                self._subset_batch_dict["likelihood.noise_covar.raw_noise"] = -2
 
     @classmethod
     def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
