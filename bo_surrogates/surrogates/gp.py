@@ -241,9 +241,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         if noise is not None:
             kwargs["noise"] = noise
         model: Any = super().condition_on_observations(X, Y, **kwargs)
-        model.training_data = (
-            None  # what was built is not what this model knows: it cannot be saved
-        )
+        model.training_data = None  # not these data: saving would lose the new observations
         return model
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
