@@ -23,7 +23,8 @@ from botorch.sampling.normal import SobolQMCNormalSampler
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from benchmarks.timing import measure, report, summarize
-from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.design import sobol_design
 from bo_surrogates.surrogates import SURROGATES

@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "AcquisitionConfig": "bo_surrogates.acquisition.defaults",
+    "AcquisitionConfig": "bo_surrogates.acquisition.config",
     "Campaign": "bo_surrogates.campaign.campaign",
     "CampaignSpec": "bo_surrogates.campaign.spec",
     "Choice": "bo_surrogates.space",

@@ -234,8 +234,8 @@ def start_campaign(path: Path, database: str | None) -> Campaign:
         InputError: A mistake in the file, a black box that does not exist, or a campaign of that
             name in the database already.
     """
+    from bo_surrogates.campaign.black_box import make_black_box
     from bo_surrogates.campaign.campaign import Campaign
-    from bo_surrogates.campaign.execution import make_black_box
 
     spec = read_spec(path)
     if spec.black_box is not None:

@@ -22,7 +22,8 @@ from botorch.models.model import Model
 from botorch.test_functions.base import BaseTestProblem
 from torch import Tensor
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.config import Config
 from bo_surrogates.design import sobol_design

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.errors import InputError
 from bo_surrogates.loop import Run, run
 from bo_surrogates.surrogates import SURROGATES

@@ -20,7 +20,7 @@ from botorch.optim import (
 )
 from torch import Tensor
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.errors import RunError
 from bo_surrogates.space import Space
 

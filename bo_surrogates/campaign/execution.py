@@ -23,14 +23,8 @@ from typing import TYPE_CHECKING, Self
 from bo_surrogates.campaign import worker
 from bo_surrogates.campaign.black_box import (
     BlackBox,
-    CommandBlackBox,
-    ProblemBlackBox,
-    PythonBlackBox,
     Reading,
-    TrialFailure,
     describe_exit,
-    make_black_box,
-    read_result,
 )
 from bo_surrogates.campaign.trial import Measurement
 from bo_surrogates.errors import InputError, RunError
@@ -39,19 +33,6 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
     from bo_surrogates.space import Values
-
-__all__ = [
-    "BlackBox",
-    "CommandBlackBox",
-    "Outcome",
-    "ProblemBlackBox",
-    "PythonBlackBox",
-    "Task",
-    "TrialFailure",
-    "TrialRunner",
-    "make_black_box",
-    "normalize_result",
-]
 
 Task = tuple[int, "Values", int]  # trial index, parameters, seed
 
@@ -73,15 +54,6 @@ class Outcome:
     measurements: dict[str, Measurement] | None
     reason: str | None
     seconds: float
-
-
-def normalize_result(raw: object, metrics: Sequence[str]) -> dict[str, Measurement]:
-    """What a black box returned, as measurements; see `read_result`.
-
-    Raises:
-        TrialFailure: It holds no usable value for each metric.
-    """
-    return _measurements(read_result(raw, metrics))
 
 
 def _measurements(readings: dict[str, Reading]) -> dict[str, Measurement]:

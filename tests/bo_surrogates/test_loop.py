@@ -5,7 +5,7 @@ import torch
 from botorch.test_functions import Branin, BraninCurrin
 from botorch.test_functions.synthetic import ConstrainedGramacy
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.errors import InputError
 from bo_surrogates.loop import Run, describe, fit, propose, run
 from bo_surrogates.objective import Objective, OutcomeConstraint

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.errors import InputError
 from studies.comparison import compare, summarize
 

@@ -6,8 +6,8 @@ from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.models import ModelList, ModelListGP
 from botorch.sampling.list_sampler import ListSampler
 
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import (
-    AcquisitionConfig,
     infer_reference,
     make_acquisition,
     make_sampler,

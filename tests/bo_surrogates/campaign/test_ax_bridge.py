@@ -8,7 +8,8 @@ from ax.adapter.torch import TorchAdapter
 from ax.generation_strategy.generation_strategy import GenerationStrategy
 from ax.generators.torch.botorch_modular.acquisition import Acquisition
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig, make_acquisition
+from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.campaign import ax_bridge
 from bo_surrogates.campaign.ax_bridge import AxBridge
 from bo_surrogates.campaign.spec import CampaignSpec

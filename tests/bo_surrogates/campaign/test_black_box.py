@@ -22,7 +22,7 @@ from bo_surrogates.campaign.black_box import (
     make_black_box,
     read_result,
 )
-from bo_surrogates.campaign.execution import normalize_result
+from bo_surrogates.campaign.execution import _measurements
 from bo_surrogates.campaign.spec import BlackBoxSource
 from bo_surrogates.campaign.trial import Measurement
 from bo_surrogates.errors import InputError
@@ -55,7 +55,7 @@ def box(kind, target, space=SPACE, metrics=("loss",)):
     ],
 )
 def test_numbers_and_pairs_of_every_make_are_measurements(raw, metrics, measured):
-    assert normalize_result(raw, metrics) == measured
+    assert _measurements(read_result(raw, metrics)) == measured
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_numbers_and_pairs_of_every_make_are_measurements(raw, metrics, measured
 )
 def test_anything_else_is_a_failure_with_a_reason(raw, metrics, said):
     with pytest.raises(TrialFailure) as caught:
-        normalize_result(raw, metrics)
+        read_result(raw, metrics)
     assert said in str(caught.value)
 
 

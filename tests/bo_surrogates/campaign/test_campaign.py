@@ -7,7 +7,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.ax_bridge import AxBridge
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.spec import CampaignSpec

@@ -15,7 +15,7 @@ CHILD = textwrap.dedent(
     from contextlib import contextmanager
     import torch
     torch.set_num_threads(1)
-    from bo_surrogates.acquisition.defaults import AcquisitionConfig
+    from bo_surrogates.acquisition.config import AcquisitionConfig
     from bo_surrogates.campaign.campaign import Campaign
     from bo_surrogates.campaign.spec import CampaignSpec
     from bo_surrogates.campaign.storage import Journal

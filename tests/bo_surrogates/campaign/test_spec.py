@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bo_surrogates.acquisition.defaults import AcquisitionConfig
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.spec import BlackBoxSource, CampaignSpec
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Objective, OutcomeConstraint
