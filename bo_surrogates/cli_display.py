@@ -125,6 +125,10 @@ def print_status(campaign: Campaign) -> None:
     print_best(campaign, console)
 
 
+def _front_size(n: int) -> str:
+    return f"Pareto front: {n} trial{'' if n == 1 else 's'}"
+
+
 def print_best(campaign: Campaign, console: Console | None = None) -> None:
     """The best trial, or the Pareto front with its hypervolume."""
     console = console or make_console()
@@ -143,7 +147,7 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
                 text = f"  {name} = {_number(value)}{_unit(campaign, name)}"
                 console.print(text, style="dim")
         return
-    console.print(Text(f"Pareto front: {len(front)} trials", "bold"))
+    console.print(Text(_front_size(len(front)), "bold"))
     console.print(_trials_table(campaign, front, console))
     volume = _hypervolume(campaign)
     if volume is not None:
@@ -367,7 +371,7 @@ def _line(trial: Trial, metrics: Sequence[str]) -> str:
 
 def _best_line(campaign: Campaign) -> str:
     if len(campaign.spec.objectives) > 1:
-        return f"Pareto front: {len(campaign.pareto_front())} trials"
+        return _front_size(len(campaign.pareto_front()))
     trial = campaign.best()
     if trial is None:
         return "no feasible trial yet" if campaign.spec.constraints else "no result yet"

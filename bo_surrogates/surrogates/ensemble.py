@@ -225,7 +225,7 @@ SURROGATES.register(
     SurrogateEntry(
         name="ensemble",
         model_class=DeepEnsemble,
-        summary="deep ensemble: networks from different starts with random prior functions",
+        summary="Deep ensemble: networks from different starts with random prior functions",
         paper="Lakshminarayanan et al. 2017, arXiv 1612.01474; Osband et al., arXiv 1806.03335",
         capabilities=Capabilities(posterior="ensemble", max_n=10_000, max_d=500),
     )
