@@ -235,6 +235,24 @@ class Surrogate(Model):
     entry_name: str = ""  # set by Entry.build
     training_data: TrainingData | None = None  # set by Entry.build
 
+    def transform_outcomes(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None,
+        outcome_transform: OutcomeTransform | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outcomes and variances as the model is fitted to them; keeps the transform, trained.
+
+        For constructors of models that are no GPyTorch models, which do this themselves.
+        """
+        if outcome_transform is None:
+            return train_Y, train_Yvar
+        outcome_transform.train()
+        Y, Yvar = outcome_transform(train_Y, train_Yvar, X=train_X)
+        self.add_module("outcome_transform", outcome_transform.to(train_Y))
+        return Y, Yvar
+
     def prepare(self) -> None:
         """What a subclass adds to the constructed, unfitted model; ends every constructor."""
 

@@ -47,6 +47,7 @@ class EnsembleSurrogate(Surrogate):
 
     weights: Tensor
     noise_variance: Tensor
+    outcome_transform: OutcomeTransform  # where there is one
     fitted: Tensor
     _inputs: Tensor
     _targets: Tensor
@@ -66,11 +67,7 @@ class EnsembleSurrogate(Surrogate):
         super().__init__()
         self.config = config or self.config_class()
         self.seed = seed_or_random(seed)
-        Y, Yvar = train_Y, train_Yvar
-        if outcome_transform is not None:
-            outcome_transform.train()
-            Y, Yvar = outcome_transform(train_Y, train_Yvar, X=train_X)
-            self.outcome_transform = outcome_transform.to(train_Y)
+        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
         if input_transform is not None:
             self.input_transform = input_transform.to(train_X)
         # Training data are no part of the state: `state_dict` holds what was learnt from them.

@@ -63,6 +63,7 @@ class StudentTProcess(Surrogate, FantasizeMixin):
     """
 
     config_class: ClassVar[type[Config]] = TPConfig
+    outcome_transform: OutcomeTransform  # where there is one
 
     def __init__(
         self,
@@ -78,11 +79,7 @@ class StudentTProcess(Surrogate, FantasizeMixin):
         super().__init__()
         self.config = config or self.config_class()
         self.seed = seed_or_random(seed)
-        Y, Yvar = train_Y, train_Yvar
-        if outcome_transform is not None:
-            outcome_transform.train()
-            Y, Yvar = outcome_transform(train_Y, train_Yvar, X=train_X)
-            self.outcome_transform = outcome_transform.to(train_Y)
+        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
         self.gp = UnitScaleGP(
             train_X,
             Y.detach(),
