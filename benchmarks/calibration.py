@@ -1,0 +1,201 @@
+"""How calibrated the surrogates are, and what a fit costs.
+
+`python -m benchmarks.calibration [--surrogates gp hmc] [--seeds 4] [--json FILE]`
+
+Four functions, for each seed a fresh training set and 400 test observations: Branin (30 points) and
+Hartmann-6 (60 points), observed with a noise of 1 % of their spread; and two noisy functions of one
+input (20 points), a sine with a gap in the data and a ramp with a step in it. Scores are those of
+`studies/predictive_scores.py`, means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from bo_surrogates.design import sobol_design
+from bo_surrogates.errors import FitWarning
+from bo_surrogates.seeding import derive_seed
+from bo_surrogates.surrogates import SURROGATES
+from problems import PROBLEMS
+from studies.predictive_scores import score
+
+TEST_POINTS = 400
+SCORES = ("nlpd", "crps", "coverage", "rmse")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test observations of one function."""
+
+    X: Tensor
+    Y: Tensor
+    X_test: Tensor
+    Y_test: Tensor
+    bounds: Tensor
+
+
+def of_problem(name: str, n: int, seed: int) -> Data:
+    """A registered problem on a Sobol design, with noise of 1 % of its standard deviation."""
+    problem = PROBLEMS[name].make()
+    generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
+    X = sobol_design(problem.space, n, seed)
+    X_test = sobol_design(problem.space, TEST_POINTS, derive_seed(seed, "test"))
+    Y, Y_test = problem(X).unsqueeze(-1), problem(X_test).unsqueeze(-1)
+    noise = 0.01 * Y_test.std()
+
+    def observed(values: Tensor) -> Tensor:
+        return values + noise * torch.randn(values.shape, generator=generator).to(values)
+
+    return Data(X, observed(Y), X_test, observed(Y_test), problem.bounds)
+
+
+def of_one_input(
+    function: Callable[[Tensor], Tensor], noise: float, gap: tuple[float, float], n: int, seed: int
+) -> Data:
+    """A function on [0, 1], observed with noise outside a gap and tested everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(k: int) -> Tensor:
+        return torch.rand(k, 1, generator=generator, dtype=torch.float64)
+
+    def observed(X: Tensor) -> Tensor:
+        normal = torch.randn(X.shape, generator=generator, dtype=torch.float64)
+        return function(X) + noise * normal
+
+    low, high = gap
+    X = uniform(n) * (1.0 - (high - low))
+    X = torch.where(low < X, X + (high - low), X)
+    X_test = uniform(TEST_POINTS)
+    return Data(X, observed(X), X_test, observed(X_test), torch.tensor([[0.0], [1.0]]).double())
+
+
+def sine(X: Tensor) -> Tensor:
+    """Two periods."""
+    return torch.sin(4.0 * torch.pi * X)
+
+
+def step(X: Tensor) -> Tensor:
+    """A ramp that jumps up at 0.6."""
+    return X + 2.0 * (X > 0.6)
+
+
+FUNCTIONS: dict[str, Callable[[int], Data]] = {
+    "branin": partial(of_problem, "branin", 30),
+    "hartmann6": partial(of_problem, "hartmann6", 60),
+    "sine with a gap": partial(of_one_input, sine, 0.2, (0.4, 0.6), 20),
+    "ramp with a step": partial(of_one_input, step, 0.1, (0.0, 0.0), 20),
+}
+
+
+def measure(task: tuple[str, str, int]) -> dict[str, Any]:
+    """Fit one surrogate to one data set, and score it."""
+    name, function, seed = task
+    torch.set_num_threads(1)
+    data = FUNCTIONS[function](seed)
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)  # counted below
+        model = SURROGATES[name].build(data.X, data.Y, bounds=data.bounds, seed=seed)
+    seconds = time.process_time() - start
+    scores = asdict(score(model, data.X_test, data.Y_test))
+    return {
+        "surrogate": name, "function": function, "seed": seed, **scores, "fit_seconds": seconds,
+        "failed": not model.diagnostics.converged,
+    }  # fmt: skip
+
+
+def summarize(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds by function and surrogate, median seconds, and the count of failed fits.
+
+    The scores of "all" functions are means of the functions' means.
+    """
+    groups = rows.groupby(["function", "surrogate"], sort=False)
+    table = groups[list(SCORES)].mean()
+    table["fit_seconds"] = groups["fit_seconds"].median()
+    table["failed"] = groups["failed"].sum()
+    over_all = table.groupby("surrogate", sort=False).agg(
+        dict.fromkeys((*SCORES, "fit_seconds"), "mean") | {"failed": "sum"}
+    )
+    over_all.index = pd.MultiIndex.from_product([["all"], over_all.index], names=table.index.names)
+    return pd.concat([table, over_all]).reset_index()
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The scores over all functions, best CRPS first, with each function's NLPD and coverage."""
+    functions = [f for f in table["function"].unique() if f != "all"]
+    by = table.set_index(["surrogate", "function"])
+    ranked = table[table["function"] == "all"].sort_values("crps")["surrogate"]
+    header = ["surrogate", "CRPS", "NLPD", "90 % coverage", *functions, "fit s", "failed"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for name in ranked:
+        a = by.loc[(name, "all")]
+        cells = [f"`{name}`", f"{a['crps']:.3f}", f"{a['nlpd']:.2f}", f"{a['coverage']:.2f}"]
+        cells += [
+            f"{by.loc[(name, f), 'nlpd']:.2f} / {by.loc[(name, f), 'coverage']:.2f}"
+            for f in functions
+        ]
+        cells += [f"{a['fit_seconds']:.2f}", f"{int(a['failed'])}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(table: pd.DataFrame) -> None:
+    """Print one table a function, best CRPS first."""
+    for function, group in table.groupby("function", sort=False):
+        shown = Table(title=str(function), box=None, header_style="bold")
+        shown.add_column("surrogate")
+        columns = ("NLPD", "CRPS", "coverage", "RMSE", "fit CPU s", "failed")
+        for column in columns:
+            shown.add_column(column, justify="right")
+        for _, r in group.sort_values("crps").iterrows():
+            shown.add_row(
+                r["surrogate"], f"{r['nlpd']:.3f}", f"{r['crps']:.4f}", f"{r['coverage']:.3f}",
+                f"{r['rmse']:.3f}", f"{r['fit_seconds']:.2f}", f"{int(r['failed'])}",
+            )  # fmt: skip
+        Console().print(shown)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--surrogates", nargs="+", default=list(SURROGATES))
+    parser.add_argument("--functions", nargs="+", default=list(FUNCTIONS), choices=list(FUNCTIONS))
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, help="file to write the summary to")
+    parser.add_argument("--markdown", action="store_true", help="print the summary as Markdown")
+    options = parser.parse_args(arguments)
+    tasks = [
+        (s, f, seed)
+        for f in options.functions
+        for seed in range(options.seeds)
+        for s in options.surrogates
+    ]
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        rows = pd.DataFrame(pool.map(measure, tasks))
+    table = summarize(rows)
+    report(table)
+    if options.markdown:
+        print(markdown(table))
+    if options.json is not None:
+        table.to_json(options.json, orient="records", indent=1)
+
+
+if __name__ == "__main__":
+    main()
