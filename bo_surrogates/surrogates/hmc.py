@@ -1,20 +1,12 @@
 """Bayesian neural network of finite width by Hamiltonian Monte Carlo.
 
-Model (outcomes standardized): y_ij = f_j(x_i) + e_ij, f a multilayer perceptron with several
-outputs on shared hidden layers, weights theta ~ N(0, diag(scales^2)) with standard deviations that
-shrink with the square root of a layer's inputs, or the same for all weights; e_ij ~ N(0, v_j) with
-log v_j ~ N inferred along with the weights, v_j fixed, or variances given per point.
+Model: that of `surrogates/sampled_network.py`.
 
 Inference: K chains of HMC (`inference/hmc.py`) in coordinates whitened by the prior (Neal 1996,
 "Bayesian Learning for Neural Networks", chapter 3; Izmailov et al. 2021, arXiv 2104.14421). They
 move in the hidden layers and the log v_j; the output layer is integrated out, and drawn from its
-exact conditional where a network is kept (`network_posterior.py`). Each chain starts near a mode of
-its own, found by Adam from a draw of the prior, and forgets it in the warm-up.
-
-Weights never mix, since labels of hidden units can be permuted. Convergence is judged where it
-matters, by rank-normalized split R-hat and effective sample size of predictions, at training
-inputs and at random points. A fit that fails runs once more, for longer; if it fails again, its
-diagnostics say so.
+exact conditional where a network is kept (`network_posterior.py`). A fit whose predictions fail the
+test of convergence runs once more, for longer; if it fails again, its diagnostics say so.
 
 Prediction: networks kept at equal intervals are an equally weighted mixture; each has its own noise
 variance.
@@ -36,10 +28,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from bo_surrogates.config import Config, choice, integer, real
-from bo_surrogates.errors import InputError
-from bo_surrogates.inference.adam import minimize
-from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
+from bo_surrogates.config import Config, integer, real
 from bo_surrogates.inference.hmc import (
     LogDensityAndGradient,
     State,
@@ -51,12 +40,7 @@ from bo_surrogates.inference.hmc import (
     steps_of,
     warm_up,
 )
-from bo_surrogates.network_posterior import (
-    CollapsedNetworkPosterior,
-    LogNoisePrior,
-    NetworkPosterior,
-)
-from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.network_posterior import NetworkPosterior
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -65,78 +49,27 @@ from bo_surrogates.surrogates.base import (
     Surrogate,
     SurrogateEntry,
 )
-from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
+from bo_surrogates.surrogates.sampled_network import (
+    LONGER,
+    SampledNetwork,
+    SampledNetworkConfig,
+)
 from bo_surrogates.threads import limited_threads
-
-MIN_NOISE_VARIANCE = 1e-4  # known variances below it are raised: the step size is about their root
-GATE_POINTS = 32  # training inputs and random points, each, at which predictions are watched
-LONGER = 3  # times as many transitions in the second run of a fit that failed its gate
 
 
 @dataclass(frozen=True)
-class HMCConfig(Config):
-    """Configuration of `hmc`.
+class HMCConfig(SampledNetworkConfig):
+    """Configuration of `hmc`: that of `SampledNetworkConfig`, and the sampler's.
 
     Attributes:
-        width: Hidden units in a layer.
-        depth: Hidden layers.
-        activation: "tanh", "relu", "silu" or "sine".
-        output_layer: "integrated", out of what is sampled, or "sampled" with the other weights.
-        prior: "fan-in", weights of a layer with k inputs have standard deviation scale / sqrt(k),
-            hidden biases 1; or "iid", all weights and biases have standard deviation weight_scale.
-        input_scale: Prior scale of the first layer's weights: larger, functions vary faster.
-        weight_scale: Prior scale of all further weights.
-        noise: "inferred" or "fixed"; without effect where `train_Yvar` is given.
-        noise_variance: Of standardized outcomes, if fixed.
-        log_noise_mean: Mean of the logarithm of the noise variance, if inferred.
-        log_noise_std: Its standard deviation.
-        chains: K.
-        warmup: Transitions that adapt the step size and are dropped.
-        samples: Transitions of each chain that follow.
-        draws: Networks kept, at most chains * samples.
         trajectory_length: Longest trajectory in whitened time; lengths are uniform below it.
         max_leapfrog: Leapfrog steps in a transition at most.
         target_acceptance: Mean acceptance that the step size is adapted to.
-        map_steps: Adam steps before the first warm-up.
-        max_r_hat: Largest split R-hat of a prediction in a fit that passes.
-        min_ess: Smallest bulk effective sample size of a prediction in a fit that passes.
-        precision: Of the sampler: "single" or "double".
     """
 
-    _searched: ClassVar[tuple[str, ...] | None] = (
-        "width", "depth", "activation", "input_scale", "weight_scale", "log_noise_mean",
-    )  # fmt: skip
-
-    width: int = integer(32, 1, 4096, log=True, search=(8, 128))
-    depth: int = integer(2, 1, 4)
-    activation: str = choice("tanh", tuple(ACTIVATIONS))
-    output_layer: str = choice("integrated", ("integrated", "sampled"))
-    prior: str = choice("fan-in", ("fan-in", "iid"))
-    input_scale: float = real(0.8, 1e-3, 1e3, log=True, search=(0.3, 10.0))
-    weight_scale: float = real(3.0, 1e-3, 1e3, log=True, search=(0.3, 10.0))
-    noise: str = choice("inferred", ("inferred", "fixed"))
-    noise_variance: float = real(1e-2, 1e-6, 1e4, log=True)
-    log_noise_mean: float = real(-4.0, -12.0, 5.0, search=(-8.0, -2.0))
-    log_noise_std: float = real(0.7, 1e-2, 5.0, log=True)
-    chains: int = integer(16, 1, 1024, log=True)
-    warmup: int = integer(50, 1, 100_000, log=True)
-    samples: int = integer(60, 4, 1_000_000, log=True)
-    draws: int = integer(256, 1, 100_000, log=True)
     trajectory_length: float = real(1.5707963, 1e-3, 100.0, log=True)
     max_leapfrog: int = integer(64, 1, 10_000, log=True)
     target_acceptance: float = real(0.75, 0.1, 0.99)
-    map_steps: int = integer(100, 1, 100_000, log=True)
-    max_r_hat: float = real(1.1, 1.0, 100.0)
-    min_ess: float = real(100.0, 0.0, 1e6)
-    precision: str = choice("single", ("single", "double"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.draws > self.chains * self.samples:
-            raise InputError(
-                f"HMCConfig.draws must be at most chains * samples = {self.chains * self.samples}, "
-                f"got {self.draws}; lower draws or raise samples"
-            )
 
 
 class Run(NamedTuple):
@@ -163,33 +96,17 @@ class Run(NamedTuple):
     gradients: int
 
 
-class HMCNetwork(EnsembleSurrogate):
-    """See the module's docstring.
-
-    `chains` (`K x num_parameters`) and `step_size` are where the chains ended; a later fit that
-    is given this model as its warm start goes on from there.
-    """
+class HMCNetwork(SampledNetwork):
+    """See the module's docstring; `step_size` is that of the chains where they ended."""
 
     config_class: ClassVar[type[Config]] = HMCConfig
     config: HMCConfig
-    chains: Tensor
     step_size: Tensor
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`."""
-        size = self._posterior().num_parameters
-        self.register_buffer("chains", self.weights.new_zeros(self.config.chains, size))
+        super().prepare()
         self.register_buffer("step_size", self.weights.new_zeros(()))
-
-    @classmethod
-    def make_network(cls, config: HMCConfig, inputs: int, outputs: int) -> BatchedMLP:
-        """See `EnsembleSurrogate.make_network`."""
-        return BatchedMLP(inputs, outputs, config.width, config.depth, config.activation)
-
-    @classmethod
-    def number_of_draws(cls, config: HMCConfig) -> int:
-        """The networks kept."""
-        return config.draws
 
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Run the chains; see `Surrogate.fit`.
@@ -218,14 +135,14 @@ class HMCNetwork(EnsembleSurrogate):
         run = self._run(
             generator, posterior, trajectory, state, guess, points, warmup, config.samples
         )
-        r_hat, ess, message = self._gate(run)
+        r_hat, ess, message = self._gate(run.predictions)
         runs = 1
         if message:
             run = self._run(
                 generator, posterior, trajectory, run.state, run.step_size, points,
                 LONGER * config.warmup, LONGER * config.samples, run.gradients,
             )  # fmt: skip
-            r_hat, ess, message = self._gate(run)
+            r_hat, ess, message = self._gate(run.predictions)
             runs = 2
         self._keep(run.weights.to(self.weights), run.noise.to(self.weights))
         self.chains.copy_(run.state.position)
@@ -247,78 +164,6 @@ class HMCNetwork(EnsembleSurrogate):
     def make_trajectory(self, density: LogDensityAndGradient, scale: Tensor) -> Trajectory:
         """The integrator of the sampler; see `inference.hmc.leapfrog` for the arguments."""
         return leapfrog(density, scale)
-
-    def _posterior(self) -> NetworkPosterior:
-        config = self.config
-        if config.prior == "iid":
-            P = self.network.num_parameters
-            scales = torch.full((P,), config.weight_scale, dtype=torch.float64)
-        else:
-            scales = self.network.scales(
-                config.input_scale, config.weight_scale, output_scale=config.weight_scale
-            )
-        noise: Tensor | LogNoisePrior
-        if self._target_variance is not None:
-            noise = self._sampler_values(self._target_variance).clamp_min(MIN_NOISE_VARIANCE)
-        elif config.noise == "fixed":
-            noise = self._sampler_values(torch.full_like(self._targets, config.noise_variance))
-        else:
-            noise = LogNoisePrior(config.log_noise_mean, config.log_noise_std)
-        X = self.network_inputs(self._inputs).detach()
-        kind = (
-            CollapsedNetworkPosterior if config.output_layer == "integrated" else NetworkPosterior
-        )
-        return kind(
-            self.network,
-            self._sampler_values(X),
-            self._sampler_values(self._targets),
-            scales.to(self.weights.device),
-            noise,
-        )
-
-    def _sampler_values(self, values: Tensor) -> Tensor:
-        """Data in the sampler's precision, rounded to single precision in any case.
-
-        Trajectories are chaotic. Data that agree up to rounding, such as the same outcomes in two
-        units, are to give the same networks: rounding to fewer digits makes them agree exactly.
-        """
-        dtype = torch.float32 if self.config.precision == "single" else torch.float64
-        return values.to(torch.float32).to(dtype)
-
-    def _gate_points(self, generator: torch.Generator) -> Tensor:
-        """`q x d'` network inputs: training inputs, and random points in their range."""
-        X = self._sampler_values(self.network_inputs(self._inputs).detach())
-        chosen = torch.randperm(len(X), generator=generator)[:GATE_POINTS].to(X.device)
-        uniform = torch.rand(GATE_POINTS, X.shape[-1], generator=generator, dtype=torch.float64)
-        # Differences of training inputs keep to one-hot columns' range, and to a subspace's.
-        low, high = X.amin(dim=0), X.amax(dim=0)
-        return torch.cat([X[chosen], low + uniform.to(X) * (high - low)])
-
-    def _warm(self, model: Surrogate | None) -> HMCNetwork | None:
-        """The earlier model, if its chains are chains of this posterior."""
-        if not isinstance(model, HMCNetwork) or not model.fitted:
-            return None
-        same = model.chains.shape == self.chains.shape and model.network == self.network
-        return model if same else None
-
-    def _modes(self, posterior: NetworkPosterior, generator: torch.Generator) -> Tensor:
-        """`K x num_parameters`: near modes for the weights, at the prior's mean for the noise.
-
-        A mode of both would be one where the network explains the noise and its variance vanishes.
-        """
-        scales, _ = posterior.split(posterior.scales.unsqueeze(0))
-        whitened = torch.randn(
-            self.config.chains, scales.shape[-1], generator=generator, dtype=torch.float64
-        ).to(scales)
-        prior = posterior.prior
-        noise = 0 if prior is None else self._targets.shape[-1]
-        rest = scales.new_full((len(whitened), noise), 0.0 if prior is None else prior.mean)
-
-        def loss(state: Tensor) -> Tensor:
-            return posterior.negative_sum(torch.cat([state * scales, rest], dim=-1))
-
-        minimum = minimize(loss, whitened, steps=self.config.map_steps, learning_rate=0.05)
-        return torch.cat([minimum.state * scales, rest], dim=-1)
 
     def _run(
         self,
@@ -360,23 +205,6 @@ class HMCNetwork(EnsembleSurrogate):
             torch.cat(noise)[-config.draws :], torch.stack(predictions, dim=1), acceptance,
             divergences, gradients,
         )  # fmt: skip
-
-    def _gate(self, run: Run) -> tuple[float, float, str]:
-        """Worst R-hat and effective sample size, and what is wrong with them or nothing."""
-        config = self.config
-        r_hat = split_r_hat(run.predictions).max().item()
-        ess = bulk_ess(run.predictions).min().item()
-        if r_hat <= config.max_r_hat and ess >= config.min_ess:
-            return r_hat, ess, ""
-        return (
-            r_hat,
-            ess,
-            (
-                f"the chains have not converged: split R-hat of predictions is up to {r_hat:.3f} "
-                f"(wanted: at most {config.max_r_hat:g}), their effective sample size "
-                f"down to {ess:.0f} (wanted: at least {config.min_ess:g}); raise warmup and samples"
-            ),
-        )
 
 
 SURROGATES.register(

@@ -17,7 +17,8 @@ from bo_surrogates.errors import InputError
 from bo_surrogates.inference.diagnostics import bulk_ess
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates import SURROGATES
-from bo_surrogates.surrogates.hmc import LONGER, HMCConfig, HMCNetwork
+from bo_surrogates.surrogates.hmc import HMCConfig, HMCNetwork
+from bo_surrogates.surrogates.sampled_network import LONGER
 
 from .conftest import BOUNDS, measurements, points
 

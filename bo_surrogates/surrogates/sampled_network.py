@@ -1,0 +1,219 @@
+"""What the surrogates that sample a network's weights by Markov chains share.
+
+Model (outcomes standardized): y_ij = f_j(x_i) + e_ij, f a multilayer perceptron with several
+outputs on shared hidden layers, weights theta ~ N(0, diag(scales^2)) with standard deviations that
+shrink with the square root of a layer's inputs, or the same for all weights; e_ij ~ N(0, v_j) with
+log v_j ~ N inferred along with the weights, v_j fixed, or variances given per point. The chains
+move in the posterior of all weights, or in its marginal of the hidden layers
+(`network_posterior.py`).
+
+Each chain starts near a mode of its own, found by Adam from a draw of the prior. Weights never mix,
+since labels of hidden units can be permuted: convergence is judged where it matters, by
+rank-normalized split R-hat and effective sample size of predictions, at training inputs and at
+random points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from bo_surrogates.config import Config, choice, integer, real
+from bo_surrogates.errors import InputError
+from bo_surrogates.inference.adam import minimize
+from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
+from bo_surrogates.network_posterior import (
+    CollapsedNetworkPosterior,
+    LogNoisePrior,
+    NetworkPosterior,
+)
+from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.surrogates.base import Surrogate
+from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
+
+MIN_NOISE_VARIANCE = 1e-4  # known variances below it are raised: the step size is about their root
+GATE_POINTS = 32  # training inputs and random points, each, at which predictions are watched
+LONGER = 3  # times as many transitions in the second run of a fit that failed its gate
+
+
+@dataclass(frozen=True)
+class SampledNetworkConfig(Config):
+    """Configuration of the model and the chains; a sampler adds its own fields.
+
+    Attributes:
+        width: Hidden units in a layer.
+        depth: Hidden layers.
+        activation: "tanh", "relu", "silu" or "sine".
+        output_layer: "integrated", out of what is sampled, or "sampled" with the other weights.
+        prior: "fan-in", weights of a layer with k inputs have standard deviation scale / sqrt(k),
+            hidden biases 1; or "iid", all weights and biases have standard deviation weight_scale.
+        input_scale: Prior scale of the first layer's weights: larger, functions vary faster.
+        weight_scale: Prior scale of all further weights.
+        noise: "inferred" or "fixed"; without effect where `train_Yvar` is given.
+        noise_variance: Of standardized outcomes, if fixed.
+        log_noise_mean: Mean of the logarithm of the noise variance, if inferred.
+        log_noise_std: Its standard deviation.
+        chains: K.
+        warmup: Transitions that adapt the sampler and are dropped.
+        samples: Transitions of each chain that follow.
+        draws: Networks kept, at most chains * samples.
+        map_steps: Adam steps before the first warm-up.
+        max_r_hat: Largest split R-hat of a prediction in a fit that passes.
+        min_ess: Smallest bulk effective sample size of a prediction in a fit that passes.
+        precision: Of the sampler: "single" or "double".
+    """
+
+    _searched: ClassVar[tuple[str, ...] | None] = (
+        "width", "depth", "activation", "input_scale", "weight_scale", "log_noise_mean",
+    )  # fmt: skip
+
+    width: int = integer(32, 1, 4096, log=True, search=(8, 128))
+    depth: int = integer(2, 1, 4)
+    activation: str = choice("tanh", tuple(ACTIVATIONS))
+    output_layer: str = choice("integrated", ("integrated", "sampled"))
+    prior: str = choice("fan-in", ("fan-in", "iid"))
+    input_scale: float = real(0.8, 1e-3, 1e3, log=True, search=(0.3, 10.0))
+    weight_scale: float = real(3.0, 1e-3, 1e3, log=True, search=(0.3, 10.0))
+    noise: str = choice("inferred", ("inferred", "fixed"))
+    noise_variance: float = real(1e-2, 1e-6, 1e4, log=True)
+    log_noise_mean: float = real(-4.0, -12.0, 5.0, search=(-8.0, -2.0))
+    log_noise_std: float = real(0.7, 1e-2, 5.0, log=True)
+    chains: int = integer(16, 1, 1024, log=True)
+    warmup: int = integer(50, 1, 100_000, log=True)
+    samples: int = integer(60, 4, 1_000_000, log=True)
+    draws: int = integer(256, 1, 100_000, log=True)
+    map_steps: int = integer(100, 1, 100_000, log=True)
+    max_r_hat: float = real(1.1, 1.0, 100.0)
+    min_ess: float = real(100.0, 0.0, 1e6)
+    precision: str = choice("single", ("single", "double"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws > self.chains * self.samples:
+            raise InputError(
+                f"{type(self).__name__}.draws must be at most chains * samples = "
+                f"{self.chains * self.samples}, got {self.draws}; lower draws or raise samples"
+            )
+
+
+class SampledNetwork(EnsembleSurrogate):
+    """What these surrogates have in common; see the module's docstring.
+
+    `chains` (`K x num_parameters`) is where the chains ended; a later fit that is given this model
+    as its warm start goes on from there.
+    """
+
+    config_class: ClassVar[type[Config]] = SampledNetworkConfig
+    config: SampledNetworkConfig
+    chains: Tensor
+
+    def prepare(self) -> None:
+        """See `Surrogate.prepare`."""
+        size = self._posterior().num_parameters
+        self.register_buffer("chains", self.weights.new_zeros(self.config.chains, size))
+
+    @classmethod
+    def make_network(cls, config: SampledNetworkConfig, inputs: int, outputs: int) -> BatchedMLP:
+        """See `EnsembleSurrogate.make_network`."""
+        return BatchedMLP(inputs, outputs, config.width, config.depth, config.activation)
+
+    @classmethod
+    def number_of_draws(cls, config: SampledNetworkConfig) -> int:
+        """The networks kept."""
+        return config.draws
+
+    def _posterior(self) -> NetworkPosterior:
+        config = self.config
+        if config.prior == "iid":
+            P = self.network.num_parameters
+            scales = torch.full((P,), config.weight_scale, dtype=torch.float64)
+        else:
+            scales = self.network.scales(
+                config.input_scale, config.weight_scale, output_scale=config.weight_scale
+            )
+        noise: Tensor | LogNoisePrior
+        if self._target_variance is not None:
+            noise = self._sampler_values(self._target_variance).clamp_min(MIN_NOISE_VARIANCE)
+        elif config.noise == "fixed":
+            noise = self._sampler_values(torch.full_like(self._targets, config.noise_variance))
+        else:
+            noise = LogNoisePrior(config.log_noise_mean, config.log_noise_std)
+        X = self.network_inputs(self._inputs).detach()
+        kind = (
+            CollapsedNetworkPosterior if config.output_layer == "integrated" else NetworkPosterior
+        )
+        return kind(
+            self.network,
+            self._sampler_values(X),
+            self._sampler_values(self._targets),
+            scales.to(self.weights.device),
+            noise,
+        )
+
+    def _sampler_values(self, values: Tensor) -> Tensor:
+        """Data in the sampler's precision, rounded to single precision in any case.
+
+        Trajectories are chaotic. Data that agree up to rounding, such as the same outcomes in two
+        units, are to give the same networks: rounding to fewer digits makes them agree exactly.
+        """
+        dtype = torch.float32 if self.config.precision == "single" else torch.float64
+        return values.to(torch.float32).to(dtype)
+
+    def _gate_points(self, generator: torch.Generator) -> Tensor:
+        """`q x d'` network inputs: training inputs, and random points in their range."""
+        X = self._sampler_values(self.network_inputs(self._inputs).detach())
+        chosen = torch.randperm(len(X), generator=generator)[:GATE_POINTS].to(X.device)
+        uniform = torch.rand(GATE_POINTS, X.shape[-1], generator=generator, dtype=torch.float64)
+        # Differences of training inputs keep to one-hot columns' range, and to a subspace's.
+        low, high = X.amin(dim=0), X.amax(dim=0)
+        return torch.cat([X[chosen], low + uniform.to(X) * (high - low)])
+
+    def _warm(self, model: Surrogate | None) -> Self | None:
+        """The earlier model, if its chains are chains of this posterior."""
+        if not isinstance(model, type(self)) or not model.fitted:
+            return None
+        same = model.chains.shape == self.chains.shape and model.network == self.network
+        return model if same else None
+
+    def _modes(self, posterior: NetworkPosterior, generator: torch.Generator) -> Tensor:
+        """`K x num_parameters`: near modes for the weights, at the prior's mean for the noise.
+
+        A mode of both would be one where the network explains the noise and its variance vanishes.
+        """
+        scales, _ = posterior.split(posterior.scales.unsqueeze(0))
+        whitened = torch.randn(
+            self.config.chains, scales.shape[-1], generator=generator, dtype=torch.float64
+        ).to(scales)
+        prior = posterior.prior
+        noise = 0 if prior is None else self._targets.shape[-1]
+        rest = scales.new_full((len(whitened), noise), 0.0 if prior is None else prior.mean)
+
+        def loss(state: Tensor) -> Tensor:
+            return posterior.negative_sum(torch.cat([state * scales, rest], dim=-1))
+
+        minimum = minimize(loss, whitened, steps=self.config.map_steps, learning_rate=0.05)
+        return torch.cat([minimum.state * scales, rest], dim=-1)
+
+    def _gate(self, predictions: Tensor) -> tuple[float, float, str]:
+        """Worst R-hat and effective sample size, and what is wrong with them or nothing.
+
+        Args:
+            predictions: `K x samples x q m` values at `_gate_points`.
+        """
+        config = self.config
+        r_hat = split_r_hat(predictions).max().item()
+        ess = bulk_ess(predictions).min().item()
+        if r_hat <= config.max_r_hat and ess >= config.min_ess:
+            return r_hat, ess, ""
+        return (
+            r_hat,
+            ess,
+            (
+                f"the chains have not converged: split R-hat of predictions is up to {r_hat:.3f} "
+                f"(wanted: at most {config.max_r_hat:g}), their effective sample size "
+                f"down to {ess:.0f} (wanted: at least {config.min_ess:g}); raise warmup and samples"
+            ),
+        )
