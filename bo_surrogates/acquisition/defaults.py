@@ -20,6 +20,7 @@ from botorch.acquisition.logei import (
     qLogNoisyExpectedImprovement,
     qLogProbabilityOfFeasibility,
 )
+from botorch.acquisition.monte_carlo import qUpperConfidenceBound
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
 from botorch.acquisition.objective import LinearMCObjective
@@ -34,6 +35,7 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.acquisition.thompson import ThompsonSampling
 from bo_surrogates.seeding import derive_seed, fixed_seed
 
 Constraint = Callable[[Tensor], Tensor]  # of outcome samples; satisfied where <= 0
@@ -153,11 +155,13 @@ def _construct(
     reference: Tensor | None,
     X_pending: Tensor | None,
 ) -> AcquisitionFunction:
-    name = config.resolve(weights.shape[0])
+    name = config.resolve(weights.shape[0], len(constraints or []))
     # In one order, so that base samples meet the same points however the data were collected.
     X_baseline = X_baseline.unique(dim=0)
-    sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
     mean, feasible = _observed(model, X_baseline, constraints)
+    if name == "thompson":
+        return ThompsonSampling(model, weights, mean, seed, constraints, X_pending)
+    sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
     if constraints and not feasible.any():
         return qLogProbabilityOfFeasibility(
             model, constraints=constraints, sampler=sampler, X_pending=X_pending
@@ -178,6 +182,10 @@ def _construct(
             prune_baseline=True,
         )
     objective = LinearMCObjective(weights=weights[0])
+    if name == "qucb":
+        return qUpperConfidenceBound(
+            model, beta=config.beta, sampler=sampler, objective=objective, X_pending=X_pending
+        )
     if name == "qlogei":
         return qLogExpectedImprovement(
             model,

@@ -108,7 +108,7 @@ class CampaignSpec:
         )
         if not isinstance(self.acquisition, AcquisitionConfig):
             raise InputError(f"acquisition must be an AcquisitionConfig, got {self.acquisition!r}")
-        self.acquisition.resolve(len(self.objectives))
+        self.acquisition.resolve(len(self.objectives), len(self.constraints))
         for name in ("budget", "batch_size", "workers", "threads", "max_consecutive_failures"):
             _check_integer(name, getattr(self, name), 1)
         _check_integer("seed", self.seed, 0, 2**63 - 1)

@@ -147,6 +147,31 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     assert values.std() > 0
 
 
+def test_thompson_sampling_follows_the_functions_of_the_loop():
+    """Which function is drawn must depend on the seed and the pending points only."""
+    space = Space([Float("a", -3.0, 5.0), Float("b", 0.0, 1.0)])
+    config = FAST.replace(name="thompson")
+    campaign = spec(space, objectives=(Objective("y"),), acquisition=config)
+    trials = told(campaign, 8, lambda v: (v["a"] - 1) ** 2 + 3 * v["b"])
+    bridge = AxBridge(campaign)
+    first, second = bridge.ask(2, trials)
+    assert first.parameters != second.parameters
+    adapter = bridge.client._generation_strategy.nodes_by_name["surrogate"]._fitted_adapter
+    theirs = adapter.generator._acquisition.acqf  # of the second point: the first is pending
+    train_X = torch.stack([space.encode(t.parameters) for t in trials])
+    train_Y = torch.tensor([[t.value("y")] for t in trials], dtype=torch.float64)
+    model = fit(space, train_X, train_Y, seed=derive_seed(campaign.seed, "fit", len(trials)))
+    Z = space.to_model(train_X)
+    ours = make_acquisition(
+        _standardized(model), config=config, weights=torch.tensor([[-1.0]], dtype=torch.float64),
+        X_baseline=Z, seed=derive_seed(campaign.seed, "acquisition", len(trials)),
+        X_pending=space.to_model(space.encode(first.parameters)).unsqueeze(0),
+    )  # fmt: skip
+    values = ours(Z.unsqueeze(1))
+    torch.testing.assert_close(theirs(Z.unsqueeze(1)), values, atol=1e-4, rtol=1e-4)
+    assert values.std() > 0
+
+
 def test_the_posterior_equals_the_loops_in_a_space_of_every_kind_of_parameter():
     """Encodings must agree: log, ordered levels, one-hot columns, a choice of two."""
     space = Space([*MIXED.parameters, Int("batch", 8, 512, log=True)])

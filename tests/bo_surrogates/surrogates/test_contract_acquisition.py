@@ -13,6 +13,7 @@ from botorch.exceptions.errors import UnsupportedError
 from botorch.sampling.get_sampler import get_sampler
 from torch import Tensor
 
+from bo_surrogates.acquisition.thompson import ThompsonSampling
 from bo_surrogates.surrogates import SurrogateEntry
 
 from .conftest import Fitted, build, measurements, points
@@ -82,6 +83,19 @@ def test_log_noisy_expected_hypervolume_improvement(two: Fitted) -> None:
         sampler=get_sampler(two.model.posterior(two.X), SHAPE, seed=0),
     )
     is_finite_and_differentiable(function)
+
+
+def test_thompson_sampling(one: Fitted) -> None:
+    mean = one.model.posterior(one.X).mean.detach()
+    function = ThompsonSampling(one.model, torch.ones(1, 1).double(), mean, seed=0)
+    X = points(5, 1).requires_grad_()
+    value = function(X)
+    (gradient,) = torch.autograd.grad(value.sum(), X)
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(gradient).all()
+    assert torch.equal(function(X), value)
+    function.set_X_pending(one.X[:1])
+    assert not torch.equal(function(X), value)
 
 
 @pytest.mark.parametrize("weights", [(0.7, -2.0), (0.0, -2.0)])
