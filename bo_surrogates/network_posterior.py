@@ -90,9 +90,10 @@ class NetworkPosterior:
     Args:
         network: Shape of the networks.
         X: `n x d` inputs.
-        Y: `n x m` outcomes, of X's dtype.
+        Y: `n x m` outcomes, of X's dtype; or `K x n x m`, those of each network.
         scales: `P` prior standard deviations of theta.
-        noise: Variances, broadcastable to `n x m` and > 0; or the prior of what is inferred.
+        noise: Variances > 0, of Y's shape or broadcastable to it (with a first dimension K only
+            where Y has it); or the prior of what is inferred.
 
     Raises:
         InputError: The shapes do not match, or a variance is not positive.
@@ -106,11 +107,13 @@ class NetworkPosterior:
         scales: Tensor,
         noise: Tensor | LogNoisePrior,
     ) -> None:
-        if X.shape != (len(Y), network.inputs) or Y.shape[-1] != network.outputs:
+        n = len(X)
+        if X.shape != (n, network.inputs) or Y.shape[-2:] != (n, network.outputs):
             raise InputError(
                 f"NetworkPosterior: expected X of shape n x {network.inputs} and Y of shape "
                 f"n x {network.outputs}, got {tuple(X.shape)} and {tuple(Y.shape)}"
             )
+        self._n = n
         self.network, self.X, self.Y = network, X, Y
         self.prior = noise if isinstance(noise, LogNoisePrior) else None
         self.known: Tensor | None = None
@@ -126,7 +129,7 @@ class NetworkPosterior:
         """What to whiten with: the prior's scales, and about the posterior's of log variances."""
         if self.prior is not None:
             # The likelihood's Fisher information about a log variance is n / 2.
-            narrow = (self.prior.std**-2 + 0.5 * len(Y)) ** -0.5
+            narrow = (self.prior.std**-2 + 0.5 * n) ** -0.5
             self.scales = torch.cat([weights, weights.new_full((network.outputs,), narrow)])
 
     def _num_weights(self) -> int:
@@ -177,7 +180,7 @@ class NetworkPosterior:
         self._reverse(torch.bmm(D, output.weight.mT), tape, hidden, hidden_gradients)
 
         if log_variance is not None and noise_gradient is not None:
-            n = len(self.Y)
+            n = self._n
             log_density = log_density - 0.5 * n * log_variance.sum(dim=-1)
             noise_gradient.copy_(0.5 * (fit - n))
             log_density = log_density + self._noise_prior(log_variance, noise_gradient)
@@ -191,7 +194,7 @@ class NetworkPosterior:
 
     def _noise_variance(self, log_variance: Tensor | None, K: int) -> Tensor:
         if self.known is not None:
-            return self.known.mean(dim=0).expand(K, -1)
+            return self.known.mean(dim=-2).expand(K, -1)
         return _given(log_variance).exp()
 
     def _forward(self, hidden: Sequence[Layer], K: int) -> tuple[list[_Step], Tensor]:
@@ -277,13 +280,13 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         features = functional.pad(h.double(), (0, 1), value=1.0).unsqueeze(1) * self._output_scales
         if log_variance is not None:
             log_variance = log_variance.double()
-        precision = self._precision(log_variance).mT.double().expand(len(h), -1, len(self.Y))
+        precision = self._precision(log_variance).mT.double().expand(len(h), -1, self._n)
         weighted = precision.unsqueeze(-1) * features
         factor, failed = torch.linalg.cholesky_ex(features.mT @ weighted + self._identity)
         # A is positive definite unless a trajectory has left for infinity: not a number, there.
         factor = torch.where((failed == 0)[..., None, None], factor, math.nan)
         inverse = torch.cholesky_inverse(factor)
-        mean = inverse @ (weighted.mT @ self.Y.T.double().unsqueeze(-1))
+        mean = inverse @ (weighted.mT @ self.Y.mT.double().unsqueeze(-1))
         return _Regression(features, precision, weighted @ inverse, factor, mean)
 
     def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,7 +295,7 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         hidden = self._hidden(weights)
         tape, h = self._forward(hidden, len(weights))
         features, precision, gain, factor, mean = self._regression(h, log_variance)
-        residual = self.Y.T - (features @ mean).squeeze(-1)  # K x m x n, float64
+        residual = self.Y.mT - (features @ mean).squeeze(-1)  # K x m x n, float64
         a = precision * residual
         fit = (a * residual).sum(dim=-1)  # K x m
         log_determinant = 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
@@ -306,7 +309,7 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         self._reverse(D.to(h), tape, hidden, self._hidden(weights_gradient))
 
         if log_variance is not None and noise_gradient is not None:
-            n = len(self.Y)
+            n = self._n
             log_density = log_density - 0.5 * n * log_variance.sum(dim=-1)
             # d log p / dl = (a^T a v - v tr C^-1) / 2, and v tr C^-1 = n - tr(G A^-1 G^T V^-1).
             used = (features * gain).sum(dim=(-2, -1))

@@ -209,13 +209,32 @@ class BatchedMLP:
         Raises:
             InputError: The shapes do not match.
         """
-        if X.ndim != 3 or X.shape[0] != theta.shape[0] or X.shape[-1] != self.inputs:
+        *hidden, output = self.unpack(theta)
+        return torch.baddbmm(output.bias, self._features(hidden, X), output.weight)
+
+    def features(self, theta: Tensor, X: Tensor) -> Tensor:
+        """Each network's last hidden layer h_L at its own inputs.
+
+        Args:
+            theta: `K x P` parameters.
+            X: `K x n x d` inputs.
+
+        Returns:
+            `K x n x width`.
+
+        Raises:
+            InputError: The shapes do not match.
+        """
+        return self._features(self.unpack(theta)[:-1], X)
+
+    def _features(self, hidden: Sequence[Layer], X: Tensor) -> Tensor:
+        k = len(hidden[0].weight)
+        if X.ndim != 3 or X.shape[0] != k or X.shape[-1] != self.inputs:
             raise InputError(
-                f"inputs must have shape {theta.shape[0]} x n x {self.inputs}, got {tuple(X.shape)}"
+                f"inputs must have shape {k} x n x {self.inputs}, got {tuple(X.shape)}"
             )
         activation = ACTIVATIONS[self.activation]
-        *hidden, output = self.unpack(theta)
         h = X
         for weight, bias in hidden:
             h = activation(torch.baddbmm(bias, h, weight))
-        return torch.baddbmm(output.bias, h, output.weight)
+        return h

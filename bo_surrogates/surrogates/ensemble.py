@@ -1,41 +1,43 @@
-"""Deep ensemble: K networks trained from different starts, all at once.
+"""Deep ensemble: networks trained from different starts, their output layers integrated out.
 
-Model of a member (outcomes standardized): y_i = f(x_i) + e_i, f = g_theta + beta p_k, where g is a
+Model of member k (outcomes standardized): y_i = f(x_i) + e_i, f = g_theta + beta p_k, where g is a
 multilayer perceptron with theta ~ N(0, diag(scales^2)), and p_k a fixed network of the same shape
-drawn from that prior (Osband et al. 2018, arXiv 1806.03335); e_i ~ N(0, s2) with s2 learnt, fixed,
-or given per point.
+drawn from that prior (Osband et al. 2018, arXiv 1806.03335); e_i ~ N(0, v) with v learnt, fixed, or
+given per point.
 
-Inference: the noise variance of each output maximizes the marginal likelihood of the Gaussian
-process that has the prior covariance of f (estimated from networks drawn from the prior), times a
-LogNormal prior. A maximum a posteriori estimate along with the weights would be far too small: a
-network that explains the noise makes it likely. Each member then maximizes its log posterior
+Inference, in three steps.
 
-    sum_i w_ki log N(y_i; f(x_i), s2_i) + log N(theta; 0, scales^2)
+1. Prior and noise. The scale of the first layer, that of the output layer and v maximize the
+   evidence of the Gaussian process that has the prior covariance of f (`network_evidence.py`).
+2. Hidden layers. Given these the output layer is Bayesian linear regression, and is integrated out
+   in closed form (`network_posterior.py`). Each member's hidden layers maximize what is left, their
+   marginal log posterior, from a start of their own, by full-batch Adam with a cosine schedule
+   (Lakshminarayanan et al. 2017, arXiv 1612.01474; here the noise does not depend on x).
+3. Output layers. Several are drawn for each member from their exact conditional given the member's
+   hidden layers: what a member does not know about its output layer is part of the posterior
+   (the neural linear model of Snoek et al. 2015, arXiv 1502.05700, in each member).
 
-by full-batch Adam with a cosine schedule (Lakshminarayanan et al. 2017, arXiv 1612.01474; here the
-noise does not depend on x). Members differ by their start, by p_k and, with `bootstrap`, by the
-weights w_k: a Bayesian bootstrap (Rubin 1981), exponential variables with mean 1.
+Members differ by their start, by p_k and, with `bootstrap`, by weights of the observations: a
+Bayesian bootstrap (Rubin 1981), exponential variables with mean 1, or resampling with replacement
+(Efron 1979), whose multiplicities are weights. With `output_layer="trained"` the output layer is
+trained with the others, and a member is one function: the classical deep ensemble.
 
-Prediction: the members are an equally weighted mixture.
-
-The defaults were chosen by predictive log density and coverage on five functions of 2 to 6 inputs
-at n = 10, 30 and 100. Bootstrap weights in the place of prior functions gave intervals that are
-much too narrow: different starts and resampled data alone leave too little diversity.
+Prediction: the functions, `output_draws` a member, are an equally weighted mixture.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from bo_surrogates.config import Config, choice, flag, integer, real
+from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.inference.adam import minimize
-from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.network_evidence import NoisePrior, PriorEstimate, estimate_prior
+from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
+from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -45,12 +47,13 @@ from bo_surrogates.surrogates.base import (
     SurrogateEntry,
 )
 from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
+from bo_surrogates.threads import limited_threads
 
-LOG_NOISE_MEAN, LOG_NOISE_STD = -3.0, 1.0  # of the log of the standardized noise variance
-MIN_NOISE_VARIANCE = 1e-4  # known variances below it are raised: Adam needs a bounded curvature
-MIN_LEARNT, MAX_LEARNT = 1e-2, 10.0
-# Of the estimate of the noise: networks drawn from the prior, and most points used.
-PRIOR_DRAWS, MAX_POINTS = 1024, 1000
+LOG_NOISE_MEAN, LOG_NOISE_STD = -4.0, 2.0  # of the log of the standardized noise variance
+MAX_LEARNT = 10.0
+# Variances below these are raised to them: a regression in float64 bears more than Adam, whose
+# steps have to cross a valley about the noise's standard deviation wide.
+MIN_NOISE_VARIANCE = {"integrated": 1e-5, "trained": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,18 @@ class EnsembleConfig(Config):
         width: Hidden units in a layer.
         depth: Hidden layers.
         activation: "tanh", "relu", "silu" or "sine".
-        steps: Adam steps.
-        learning_rate: First learning rate; it falls to zero along a cosine.
-        input_scale: Prior scale of the first layer's weights: larger, functions vary faster.
-        weight_scale: Prior scale of all further weights (weight decay is its inverse square).
+        output_layer: "integrated", out of what is trained, or "trained" with the other layers.
+        output_draws: Output layers drawn for a member, each a function, where it is integrated.
+        steps: Adam steps; a quarter of them after a warm start.
+        learning_rate: First learning rate, in prior standard deviations of a weight; it falls to
+            zero along a cosine.
+        scales: "learnt" or "fixed": whether the prior's scales maximize the evidence.
+        input_scale: Prior scale of the first layer's weights: larger, functions vary faster. The
+            middle of the search where scales are learnt.
+        weight_scale: Prior scale of all further weights; the output layer's is learnt likewise.
         prior_function: beta, the size of the random prior functions; 0 for none.
-        bootstrap: Whether members see the data with random weights.
+        bootstrap: "none", or the observations' weights: "bayesian", "replacement".
+        renewal: Share of a member's prior variance that a warm start draws anew.
         noise: "learnt" or "fixed"; without effect where `train_Yvar` is given.
         noise_variance: Of standardized outcomes, if fixed.
     """
@@ -80,66 +89,125 @@ class EnsembleConfig(Config):
     width: int = integer(32, 1, 4096, log=True, search=(16, 256))
     depth: int = integer(2, 1, 4)
     activation: str = choice("tanh", tuple(ACTIVATIONS))
+    output_layer: str = choice("integrated", ("integrated", "trained"))
+    output_draws: int = integer(16, 1, 10_000, log=True)
     steps: int = integer(200, 1, 100_000, log=True)
-    learning_rate: float = real(4e-2, 1e-6, 1.0, log=True, search=(1e-3, 1e-1))
+    learning_rate: float = real(4e-2, 1e-6, 10.0, log=True, search=(1e-3, 0.3))
+    scales: str = choice("learnt", ("learnt", "fixed"))
     input_scale: float = real(1.2, 1e-3, 1e3, log=True, search=(0.3, 10.0))
     weight_scale: float = real(2.0, 1e-3, 1e3, log=True, search=(0.3, 10.0))
-    prior_function: float = real(1.5, 0.0, 100.0, search=(0.0, 3.0))
-    bootstrap: bool = flag(False)
+    prior_function: float = real(1.0, 0.0, 100.0, search=(0.0, 3.0))
+    bootstrap: str = choice("none", ("none", "bayesian", "replacement"))
+    renewal: float = real(0.1, 0.0, 1.0)
     noise: str = choice("learnt", ("learnt", "fixed"))
     noise_variance: float = real(5e-2, 1e-8, 1e4, log=True)
 
 
 class DeepEnsemble(EnsembleSurrogate):
-    """See the module's docstring; `prior_weights` are the parameters of the p_k."""
+    """See the module's docstring.
+
+    `weights` are `members` rows, each a member's network with `output_draws` output layers side by
+    side. `prior_weights` (`members x P`) are the parameters of the p_k, `prior_scales` (`P`) the
+    scales under which they and the starts were drawn.
+    """
 
     config_class: ClassVar[type[Config]] = EnsembleConfig
     config: EnsembleConfig
     prior_weights: Tensor
+    prior_scales: Tensor
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`."""
-        self.register_buffer("prior_weights", torch.zeros_like(self.weights))
+        config, m = self.config, self._targets.shape[-1]
+        self.member = BatchedMLP(
+            self.network.inputs, m, config.width, config.depth, config.activation
+        )
+        P = self.member.num_parameters
+        self.register_buffer("prior_weights", self.weights.new_zeros(config.members, P))
+        self.register_buffer("prior_scales", self.weights.new_ones(P))
 
     @classmethod
     def make_network(cls, config: EnsembleConfig, inputs: int, outputs: int) -> BatchedMLP:
-        """See `EnsembleSurrogate.make_network`."""
-        return BatchedMLP(inputs, outputs, config.width, config.depth, config.activation)
+        """A member with its output layers side by side; the outputs' last index is the draw."""
+        return BatchedMLP(
+            inputs, outputs * cls._heads(config), config.width, config.depth, config.activation
+        )
 
     @classmethod
     def number_of_draws(cls, config: EnsembleConfig) -> int:
+        """The functions: members times output layers."""
+        return config.members * cls._heads(config)
+
+    @classmethod
+    def number_of_networks(cls, config: EnsembleConfig) -> int:
         """The members."""
         return config.members
 
+    @classmethod
+    def _heads(cls, config: EnsembleConfig) -> int:
+        """Output layers of a member."""
+        return config.output_draws if config.output_layer == "integrated" else 1
+
     def function_values(self, X: Tensor, draws: Tensor | None = None) -> Tensor:
-        """g + beta p; see `EnsembleSurrogate.function_values`."""
-        values = super().function_values(X, draws)
-        if self.config.prior_function == 0:
-            return values
-        prior = self.prior_weights if draws is None else self.prior_weights[draws]
-        return values + self.config.prior_function * self.network.forward(prior, X)
+        """g + beta p; see `EnsembleSurrogate.function_values`.
+
+        Function i is the output layer `i % output_draws` of member `i // output_draws`.
+        """
+        heads, weights, prior = self._heads(self.config), self.weights, self.prior_weights
+        if draws is not None:
+            members, place = (draws // heads).unique(return_inverse=True)
+            weights, prior = weights[members], prior[members]
+        values = self.network.forward(weights, X).unflatten(-1, (-1, heads)).movedim(-1, 1)
+        if self.config.prior_function > 0:
+            functions = self.member.forward(prior, X)
+            values = values + self.config.prior_function * functions.unsqueeze(1)
+        return values.flatten(end_dim=1) if draws is None else values[place, draws % heads]
 
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Train all members; see `Surrogate.fit`.
 
-        With `warm_start` the members go on from that model's weights with its prior functions.
+        With `warm_start` the members go on from that model's hidden layers, a share `renewal` of
+        which is drawn anew (to first order this keeps the prior's distribution, and members that
+        were trained alike apart), and with its prior functions. Output layers are computed from
+        the new data, on the new scale of the outcomes; trained ones are first rescaled to it.
+
+        One thread is used: the order of a sum decides its rounding, which may decide between two
+        scales that explain the data equally well.
         """
+        with limited_threads(1):
+            return self._train(warm_start)
+
+    def _train(self, warm_start: Surrogate | None) -> Self:
         config = self.config
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "ensemble"))
-        start = self._start(generator, warm_start)
-        if config.bootstrap:
-            shape = (config.members, len(self._targets), 1)
-            exponential = torch.empty(shape, dtype=torch.float64).exponential_(generator=generator)
-            point_weights = exponential.to(start)
-        else:
-            point_weights = None
-        noise = self._noise(generator)
-        loss = self._negative_log_posterior(noise, point_weights)
-        minimum = minimize(loss, start, steps=config.steps, learning_rate=config.learning_rate)
-        self._keep(minimum.state, noise.mean(dim=-2))
+        X, Y = self.network_inputs(self._inputs).detach(), self._targets
+        prior = self._estimate_prior(X, generator)
+        whitened, steps = self._start(prior, generator, warm_start)
+        noise = prior.noise.to(Y)
+        weights = self._observation_weights(generator)
+        targets = Y.expand(config.members, -1, -1)
+        if config.prior_function > 0:  # g has to explain what the prior function does not
+            targets = targets - config.prior_function * self.member.forward(self.prior_weights, X)
+        kind = (
+            CollapsedNetworkPosterior if config.output_layer == "integrated" else NetworkPosterior
+        )
+        posterior = kind(
+            self.member,
+            X,
+            targets,
+            self.prior_scales,
+            noise if weights is None else noise / weights,
+        )
+        scales = posterior.scales
+        minimum = minimize(
+            lambda state: posterior.negative_sum(state * scales),
+            whitened[:, : len(scales)],
+            steps=steps,
+            learning_rate=config.learning_rate,
+        )
+        self._keep(self._networks(posterior, minimum.state * scales, generator), noise.mean(dim=-2))
         with torch.no_grad():
-            values = self.function_values(self.network_inputs(self._inputs))
-        residual = (values - self._targets).square().mean().sqrt().item()
+            residual = (self.function_values(X) - Y).square().mean().sqrt().item()
         improved = minimum.last <= minimum.first
         self.diagnostics = FitDiagnostics(
             converged=improved,
@@ -150,82 +218,112 @@ class DeepEnsemble(EnsembleSurrogate):
             values={
                 "loss_per_member": minimum.last / config.members,
                 "first_loss_per_member": minimum.first / config.members,
-                "steps": float(config.steps),
+                "steps": float(steps),
                 "standardized_residual": residual,
+                "input_scale": prior.input_scale,
+                "output_scale": prior.output_scale.mean().item(),
+                "noise_variance": noise.mean().item(),
             },
         )
         return self
 
-    @property
-    def _prior_scales(self) -> Tensor:
-        config = self.config
-        return self.network.scales(
-            config.input_scale, config.weight_scale, output_scale=config.weight_scale
-        ).to(self.weights)
-
-    def _start(self, generator: torch.Generator, warm_start: Surrogate | None) -> Tensor:
-        """First state of the training; the prior functions are drawn and stored on the way."""
-        k, dtype = self.config.members, self.weights.dtype
-        theta = self.network.draw(k, self._prior_scales, generator, dtype)
-        self.prior_weights.copy_(self.network.draw(k, self._prior_scales, generator, dtype))
-        if isinstance(warm_start, DeepEnsemble) and warm_start.weights.shape == theta.shape:
-            theta = warm_start.weights.to(theta)
-            self.prior_weights.copy_(warm_start.prior_weights)
-        return theta
-
-    def _noise(self, generator: torch.Generator) -> Tensor:
-        """Noise variance of each observation, `n x m` or `1 x m`, standardized."""
+    def _estimate_prior(self, X: Tensor, generator: torch.Generator) -> PriorEstimate:
+        config, Y = self.config, self._targets
+        low = MIN_NOISE_VARIANCE[config.output_layer]
+        noise: Tensor | NoisePrior
         if self._target_variance is not None:
-            return self._target_variance
-        if self.config.noise == "fixed":
-            return torch.full_like(self._targets[:1], self.config.noise_variance)
-        Y = self._targets
-        chosen = torch.randperm(len(Y), generator=generator)[:MAX_POINTS].to(Y.device)
-        X = self.network_inputs(self._inputs[chosen]).detach()
-        draws = self.network.draw(PRIOR_DRAWS, self._prior_scales, generator)
-        functions = self.network.forward(draws, X).movedim(-1, 0).flatten(end_dim=1)
-        covariance = functions.T @ functions / len(functions)  # the outputs' prior is one
-        values, vectors = torch.linalg.eigh(covariance * (1 + self.config.prior_function**2))
-        # In the eigenvectors' basis the outcomes are independent, of variance value + noise.
-        power = (vectors.T @ Y[chosen]).square()
-        ends = math.log(MIN_LEARNT), math.log(MAX_LEARNT)
-        log_noise = torch.linspace(*ends, 200, dtype=Y.dtype, device=Y.device).reshape(-1, 1, 1)
-        variance = values.clamp_min(0).unsqueeze(-1) + log_noise.exp()
-        score = -(power / variance + variance.log()).sum(dim=1, keepdim=True)
-        score = score - ((log_noise - LOG_NOISE_MEAN) / LOG_NOISE_STD).square()
-        return log_noise[score.argmax(dim=0).flatten()].exp().reshape(1, -1)
+            noise = self._target_variance.clamp_min(low)
+        elif config.noise == "fixed":
+            noise = torch.full_like(Y[:1], max(config.noise_variance, low))
+        else:
+            noise = NoisePrior(LOG_NOISE_MEAN, LOG_NOISE_STD, low, MAX_LEARNT)
+        return estimate_prior(
+            self.member, X, Y, generator, input_scale=config.input_scale,
+            weight_scale=config.weight_scale, noise=noise,
+            signal=1 + config.prior_function**2, learn_scales=config.scales == "learnt",
+        )  # fmt: skip
 
-    def _negative_log_posterior(
-        self, noise: Tensor, point_weights: Tensor | None
-    ) -> Callable[[Tensor], Tensor]:
-        """Sum over members of the loss of their weights `K x P`, up to a constant.
+    def _start(
+        self, prior: PriorEstimate, generator: torch.Generator, warm_start: Surrogate | None
+    ) -> tuple[Tensor, int]:
+        """First parameters in units of their prior scales, and the number of steps from there.
 
-        Args:
-            noise: Variance of each observation, `n x m` or `1 x m`, standardized.
-            point_weights: `K x n x 1` bootstrap weights, None for ones.
+        Scales and prior functions are stored on the way.
         """
-        network, beta = self.network, self.config.prior_function
-        X = self.network_inputs(self._inputs).detach()
-        targets = self._targets.expand(self.config.members, -1, -1)
-        if beta > 0:  # g has to explain what the prior function does not
-            targets = targets - beta * network.forward(self.prior_weights, X)
-        variance = noise.clamp_min(MIN_NOISE_VARIANCE)
-        precision = self._prior_scales.pow(-2)
+        config, member = self.config, self.member
+        scales = member.scales(prior.input_scale, config.weight_scale).to(self.weights.device)
+        last = scales[-(config.width + 1) * member.outputs :].unflatten(0, (-1, member.outputs))
+        last[:-1] = prior.output_scale / config.width**0.5  # views of `scales`
+        last[-1] = prior.output_scale
+        ones, dtype = torch.ones_like(scales), self.weights.dtype
+        theta = member.draw(config.members, ones, generator, dtype)
+        functions = member.draw(config.members, ones, generator, dtype)
+        steps = config.steps
+        old = self._warm(warm_start)
+        if old is not None:
+            steps = -(-config.steps // 4)
+            functions = (old.prior_weights / old.prior_scales).to(functions)
+            kept = (old._on_the_scale_of(self) / scales).to(theta)
+            theta = (1 - config.renewal) ** 0.5 * kept + config.renewal**0.5 * theta
+        self.prior_scales.copy_(scales)
+        self.prior_weights.copy_(functions * self.prior_scales)
+        return theta, steps
 
-        def loss(theta: Tensor) -> Tensor:
-            terms = (targets - network.forward(theta, X)).square() / variance
-            if point_weights is not None:
-                terms = point_weights * terms
-            return 0.5 * (terms.sum() + (precision * theta.square()).sum())
+    def _warm(self, model: Surrogate | None) -> DeepEnsemble | None:
+        """The earlier model, if its members are of this shape."""
+        if not isinstance(model, DeepEnsemble) or not model.fitted:
+            return None
+        same = model.network == self.network and model.weights.shape == self.weights.shape
+        return model if same else None
 
-        return loss
+    def _on_the_scale_of(self, new: DeepEnsemble) -> Tensor:
+        """Members `members x P`, each with its first output layer.
+
+        Output layers are those for outcomes standardized as by `new`: with standard deviations s
+        and means b, (s f + b - b') / s' = (s / s') f + (b - b') / s'.
+        """
+        heads = self._heads(self.config)
+        *hidden, output = self.network.unpack(self.weights)
+        weight, bias = (part.unflatten(-1, (-1, heads))[..., 0] for part in output)
+        if hasattr(self, "outcome_transform") and hasattr(new, "outcome_transform"):
+            before: Any = self.outcome_transform
+            after: Any = new.outcome_transform
+            ratio = before.stdvs / after.stdvs
+            weight, bias = weight * ratio, bias * ratio + (before.means - after.means) / after.stdvs
+        return self.member.pack([*hidden, Layer(weight, bias)])
+
+    def _observation_weights(self, generator: torch.Generator) -> Tensor | None:
+        """`members x n x 1` with mean 1, None for ones."""
+        config, n = self.config, len(self._targets)
+        if config.bootstrap == "none":
+            return None
+        if config.bootstrap == "bayesian":
+            weights = torch.empty(config.members, n, dtype=torch.float64)
+            weights.exponential_(generator=generator)
+        else:
+            chosen = torch.randint(n, (config.members, n), generator=generator)
+            weights = torch.nn.functional.one_hot(chosen, n).sum(dim=1).double()
+        return weights.to(self._targets).unsqueeze(-1)
+
+    def _networks(
+        self, posterior: NetworkPosterior, parameters: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Parameters of `network`: trained members with their output layers."""
+        draws = [
+            self.member.unpack(posterior.networks(parameters, generator)[0])
+            for _ in range(self._heads(self.config))
+        ]
+        outputs = [layers[-1] for layers in draws]
+        weight = torch.stack([o.weight for o in outputs], dim=-1).flatten(start_dim=-2)
+        bias = torch.stack([o.bias for o in outputs], dim=-1).flatten(start_dim=-2)
+        return self.network.pack([*draws[0][:-1], Layer(weight, bias)])
 
 
 SURROGATES.register(
     SurrogateEntry(
         name="ensemble",
         model_class=DeepEnsemble,
-        summary="Deep ensemble: networks from different starts with random prior functions",
+        summary="Deep ensemble: networks from different starts, output layers integrated out",
         paper="Lakshminarayanan et al. 2017, arXiv 1612.01474; Osband et al., arXiv 1806.03335",
         capabilities=Capabilities(posterior="ensemble", max_n=10_000, max_d=500),
     )

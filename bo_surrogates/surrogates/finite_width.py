@@ -32,8 +32,8 @@ from bo_surrogates.surrogates.base import FunctionSamples, Surrogate, seed_or_ra
 class EnsembleSurrogate(Surrogate):
     """A surrogate whose posterior is an ensemble of K functions.
 
-    Learnt state, all in `state_dict()`: `weights` (`K x P`), `noise_variance` (`K x m`, in
-    standardized units) and the transforms.
+    Learnt state, all in `state_dict()`: `weights` (`K x P`, a network a function, unless a subclass
+    says otherwise), `noise_variance` (`K x m`, in standardized units) and the transforms.
 
     Args:
         train_X: `n x d` inputs.
@@ -82,8 +82,8 @@ class EnsembleSurrogate(Surrogate):
         with torch.no_grad():
             inputs = self.network_inputs(train_X[:1]).shape[-1]
         self.network = self.make_network(self.config, inputs, Y.shape[-1])
-        k = self.number_of_draws(self.config)
-        self.register_buffer("weights", train_Y.new_zeros(k, self.network.num_parameters))
+        k, networks = self.number_of_draws(self.config), self.number_of_networks(self.config)
+        self.register_buffer("weights", train_Y.new_zeros(networks, self.network.num_parameters))
         self.register_buffer("noise_variance", train_Y.new_zeros(k, Y.shape[-1]))
         self.register_buffer("fitted", torch.tensor(False, device=train_Y.device))
         self.prepare()
@@ -98,6 +98,11 @@ class EnsembleSurrogate(Surrogate):
     @abstractmethod
     def number_of_draws(cls, config: Any) -> int:
         """K, the number of functions kept."""
+
+    @classmethod
+    def number_of_networks(cls, config: Any) -> int:
+        """Rows of `weights`: K, unless a subclass makes several functions of a network."""
+        return cls.number_of_draws(config)
 
     def function_values(self, X: Tensor, draws: Tensor | None = None) -> Tensor:
         """The functions in standardized units.
@@ -218,7 +223,7 @@ class EnsembleSurrogate(Surrogate):
         if k < 1:
             raise InputError(f"sample_functions: k must be at least 1, got {k}")
         generator = torch.Generator().manual_seed(derive_seed(seed_or_random(seed), "functions"))
-        total = self.weights.shape[0]
+        total = self.number_of_draws(self.config)
         rounds = -(-k // total)
         chosen = torch.cat([torch.randperm(total, generator=generator) for _ in range(rounds)])
         draws = chosen[:k].to(self.weights.device)
@@ -259,7 +264,7 @@ class EnsembleSurrogate(Surrogate):
         """Store what was learnt.
 
         Args:
-            weights: `K x P`.
+            weights: Of the buffer's shape.
             noise_variance: Broadcastable to `K x m`, in standardized units.
 
         Raises:

@@ -1,0 +1,166 @@
+"""The scales of a network's prior and the noise variance, by the evidence of a Gaussian process.
+
+A network with weights theta ~ N(0, diag(scales^2)) has functions with the covariance
+
+    k(x, x') = s^2 (E[h(x) . h(x')] / width + 1)
+
+h the last hidden layer, s the scale of the output layer. A Gaussian process with this covariance
+(the network itself, once its width is large: Neal 1996, section 2.1) has an evidence in closed
+form (Rasmussen and Williams 2006, equation 2.30). Its maximum over the first layer's scale (how
+fast functions vary), s of each output (how large they are) and the noise variance is an empirical
+Bayes estimate that costs far less than training: with k = s^2 U diag(l) U^T, an outcome's
+coordinates U^T y are independent with variances s^2 l_i + v, so that a whole grid of s and v takes
+one eigendecomposition. The maximum is weighed by log-normal priors, without which a handful of
+observations would be explained by noise alone, or by none.
+
+The same maximum over a network's own weights would be of no use: a network that fits every
+observation makes noise look unlikely.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bo_surrogates.networks import BatchedMLP
+
+MAX_POINTS = 300  # more are thinned out at random: the evidence is of few numbers
+FEATURES = 2048  # hidden units, over all networks drawn, that estimate the covariance
+OCTAVES = tuple(0.5 * i for i in range(-5, 6))  # of the first layer's scale about its prior median
+SIZES = tuple(2.0 ** (0.5 * i) for i in range(-5, 6))  # s, relative to its prior median
+NOISE_POINTS = 60
+INPUT_SCALE_STD, SIZE_STD = 1.0, 0.7  # of the logarithms' priors
+
+
+class NoisePrior(NamedTuple):
+    """Log-normal prior of a noise variance of standardized outcomes, and its limits.
+
+    Attributes:
+        mean: Of the logarithm.
+        std: Of the logarithm.
+        low: Smallest variance considered, > 0.
+        high: Largest.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+class PriorEstimate(NamedTuple):
+    """What maximizes the evidence.
+
+    Attributes:
+        input_scale: Scale of the first layer's weights, see `BatchedMLP.scales`.
+        output_scale: `m`, scale of the output layer's weights and biases, an output.
+        noise: `1 x m`, the noise variances.
+    """
+
+    input_scale: float
+    output_scale: Tensor
+    noise: Tensor
+
+
+def log_evidence(covariance: Tensor, Y: Tensor, sizes: Tensor, noise: Tensor) -> Tensor:
+    """Log density of outcomes under N(0, s^2 covariance + v I), up to a constant.
+
+    Args:
+        covariance: `n x n`.
+        Y: `n x m` outcomes.
+        sizes: `a` values of s.
+        noise: `b` values of v.
+
+    Returns:
+        `a x b x m`.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    power = (vectors.mT @ Y).square()  # n x m
+    signal = sizes.square().unsqueeze(-1) * values.clamp_min(0)  # a x n
+    variance = signal.unsqueeze(1) + noise.unsqueeze(-1)  # a x b x n
+    return -0.5 * (variance.reciprocal() @ power + variance.log().sum(dim=-1, keepdim=True))
+
+
+def estimate_prior(
+    network: BatchedMLP,
+    X: Tensor,
+    Y: Tensor,
+    generator: torch.Generator,
+    *,
+    input_scale: float,
+    weight_scale: float,
+    noise: Tensor | NoisePrior,
+    signal: float = 1.0,
+    learn_scales: bool = True,
+) -> PriorEstimate:
+    """Maximize evidence times priors over a grid.
+
+    Args:
+        network: Shape of the network.
+        X: `n x d` network inputs.
+        Y: `n x m` standardized outcomes.
+        generator: Of the networks that estimate the covariance, and of the choice of points.
+        input_scale: Prior median of the first layer's scale.
+        weight_scale: Scale of the hidden layers, and prior median of the output layer's.
+        noise: The prior of the noise variances, or known ones > 0, `n x m` or `1 x m`.
+        signal: The functions' variance is this times the network's.
+        learn_scales: Whether the scales are learnt; otherwise they are their prior medians.
+    """
+    thin = torch.randperm(len(X), generator=generator)[:MAX_POINTS].to(X.device)
+    X, Y = X[thin].double(), Y[thin].double()
+    draws = max(1, FEATURES // network.width)
+    standard = network.draw(
+        draws, torch.ones(network.num_parameters, dtype=torch.float64, device=X.device), generator
+    )
+    octaves = X.new_tensor(OCTAVES if learn_scales else (0.0,))
+    sizes = X.new_tensor(SIZES if learn_scales else (1.0,))
+    if isinstance(noise, NoisePrior):
+        ends = math.log(noise.low), math.log(noise.high)
+        variances = torch.linspace(*ends, NOISE_POINTS, dtype=X.dtype, device=X.device).exp()
+        noise_score = -0.5 * ((variances.log() - noise.mean) / noise.std).square()
+        root = torch.ones_like(Y[:1])
+    else:
+        variances, noise_score = X.new_ones(1), X.new_zeros(1)
+        known = noise.double().expand(len(noise) if len(noise) == 1 else len(X), -1)
+        root = (known[thin] if len(known) > 1 else known).sqrt()
+    size_score = -0.5 * (sizes.log() / SIZE_STD).square()
+    weighed = (size_score.unsqueeze(-1) + noise_score).unsqueeze(-1)  # a x b x 1
+
+    candidates = []
+    for octave in octaves.tolist():
+        scales = network.scales(input_scale * 2.0**octave, weight_scale).to(X)
+        covariance = signal * weight_scale**2 * _covariance(network, standard * scales, X)
+        score = weighed + _scores(covariance, Y, sizes, variances, root)
+        best = score.flatten(end_dim=1).max(dim=0)
+        penalty = 0.5 * (octave * math.log(2.0) / INPUT_SCALE_STD) ** 2
+        candidates.append((best.values.sum().item() - penalty, octave, best.indices))
+    _, octave, index = max(candidates, key=lambda c: c[0])
+    chosen = variances[index % len(variances)]
+    return PriorEstimate(
+        input_scale * 2.0**octave,
+        weight_scale * sizes[index // len(variances)],
+        chosen.unsqueeze(0) if isinstance(noise, NoisePrior) else noise,
+    )
+
+
+def _scores(
+    covariance: Tensor, Y: Tensor, sizes: Tensor, variances: Tensor, root: Tensor
+) -> Tensor:
+    """Log evidence `a x b x m` where the noise is v times `root^2` (`n x m`, or `1 x m`)."""
+    if (root == 1).all():
+        return log_evidence(covariance, Y, sizes, variances)
+    parts = []
+    for y, r in zip(Y.mT.unsqueeze(-1), root.mT.unsqueeze(-1), strict=True):
+        # Divided by the noise's standard deviation, outcomes have noise of variance v.
+        parts.append(log_evidence(covariance / (r * r.mT), y / r, sizes, variances))
+    return torch.cat(parts, dim=-1)
+
+
+def _covariance(network: BatchedMLP, theta: Tensor, X: Tensor) -> Tensor:
+    """`n x n` mean of h(x) . h(x') / width + 1 over networks `K x P`."""
+    features = network.features(theta, X.expand(len(theta), -1, -1))  # K x n x width
+    h = features.movedim(0, 1).flatten(start_dim=1)
+    return h @ h.mT / h.shape[-1] + 1.0
