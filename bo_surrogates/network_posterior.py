@@ -2,10 +2,10 @@
 
 Model, outcomes standardized: y_ij = f_j(x_i) + e_ij with f a `BatchedMLP`, theta ~ N(0,
 diag(scales^2)) and e_ij ~ N(0, v_ij). The variances v are known, or one v_j = exp(l_j) an output is
-inferred with the prior l_j ~ N(mean, std^2) and is part of the parameters. In the latter case
+inferred with a prior of l_j (`noise_priors.py`) and is part of the parameters. In the latter case
 
     log p(theta, l | y) = - 1/2 sum_ij r_ij^2 / v_j - n/2 sum_j l_j
-                          - 1/2 sum_p (theta_p / scale_p)^2 - 1/2 sum_j ((l_j - mean) / std)^2 + c
+                          - 1/2 sum_p (theta_p / scale_p)^2 + sum_j log p(l_j) + c
 
 with residuals r = y - f (`NetworkPosterior`). Given the hidden layers the rest is Bayesian linear
 regression, so that the output layer can be integrated out in closed form, and drawn afterwards
@@ -25,13 +25,16 @@ Reverse accumulation: with D = dlog p / d(argument) of a layer, D_l = (D_{l+1} W
 and the gradients of W_l and b_l are h_{l-1}^T D_l and the sum of D_l over points. Autograd gives
 the same at several times the cost for the small networks of a surrogate, where a call's fixed
 costs count.
+
+On the CPU the same is done by a compiled kernel (`inference/native`), where there is one; the torch
+code below serves GPUs and machines without a compiler, and says what the kernel computes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -39,7 +42,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from bo_surrogates.errors import InputError
+from bo_surrogates.inference.adam import Minimum, minimize
+from bo_surrogates.inference.hmc import State, Trajectory
+from bo_surrogates.inference.native.kernel import (
+    HALF_CAUCHY,
+    LOG_NORMAL,
+    CompiledPosterior,
+    Noise,
+)
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
+from bo_surrogates.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
 
 T = TypeVar("T")
 
@@ -69,19 +81,6 @@ BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class LogNoisePrior:
-    """Normal prior of the logarithm of each output's noise variance (standardized).
-
-    Attributes:
-        mean: Its mean.
-        std: Its standard deviation, > 0.
-    """
-
-    mean: float
-    std: float
-
-
 class NetworkPosterior:
     """Unnormalized log posterior density of K networks' parameters, and its gradient.
 
@@ -90,10 +89,12 @@ class NetworkPosterior:
     Args:
         network: Shape of the networks.
         X: `n x d` inputs.
-        Y: `n x m` outcomes, of X's dtype; or `K x n x m`, those of each network.
+        Y: `n x m` outcomes, of X's dtype; or `K x n x m`, each network's own.
         scales: `P` prior standard deviations of theta.
-        noise: Variances > 0, of Y's shape or broadcastable to it (with a first dimension K only
-            where Y has it); or the prior of what is inferred.
+        noise: Variances, broadcastable to `n x m` or `K x n x m` and > 0 (infinity: an outcome
+            without weight); or the prior of what is inferred.
+        threads: That the compiled kernel may use, each for some of the networks: results do not
+            depend on it. Torch's number at the time of a call if None.
 
     Raises:
         InputError: The shapes do not match, or a variance is not positive.
@@ -105,22 +106,25 @@ class NetworkPosterior:
         X: Tensor,
         Y: Tensor,
         scales: Tensor,
-        noise: Tensor | LogNoisePrior,
+        noise: Tensor | NoisePrior,
+        threads: int | None = None,
     ) -> None:
-        n = len(X)
-        if X.shape != (n, network.inputs) or Y.shape[-2:] != (n, network.outputs):
+        if X.shape != (Y.shape[-2], network.inputs) or Y.shape[-1] != network.outputs:
             raise InputError(
                 f"NetworkPosterior: expected X of shape n x {network.inputs} and Y of shape "
-                f"n x {network.outputs}, got {tuple(X.shape)} and {tuple(Y.shape)}"
+                f"n x {network.outputs} or K x n x {network.outputs}, got {tuple(X.shape)} and "
+                f"{tuple(Y.shape)}"
             )
-        self._n = n
-        self.network, self.X, self.Y = network, X, Y
-        self.prior = noise if isinstance(noise, LogNoisePrior) else None
+        self.network, self.X, self.Y, self.threads = network, X, Y, threads
+        self.prior: NoisePrior | None = None
         self.known: Tensor | None = None
         if isinstance(noise, Tensor):
             if not (noise > 0).all():
                 raise InputError("NetworkPosterior: known noise variances must be positive")
-            self.known = noise.to(Y).expand_as(Y)
+            shape = torch.broadcast_shapes(noise.shape, Y.shape[-2:])
+            self.known = noise.to(Y).expand(shape)
+        else:
+            self.prior = noise
         self._activation = ACTIVATIONS[network.activation]
         self._backward = BACKWARD[network.activation]
         weights = scales.to(Y)[: self._num_weights()]
@@ -129,7 +133,7 @@ class NetworkPosterior:
         """What to whiten with: the prior's scales, and about the posterior's of log variances."""
         if self.prior is not None:
             # The likelihood's Fisher information about a log variance is n / 2.
-            narrow = (self.prior.std**-2 + 0.5 * n) ** -0.5
+            narrow = (self.prior.curvature + 0.5 * len(X)) ** -0.5
             self.scales = torch.cat([weights, weights.new_full((network.outputs,), narrow)])
 
     def _num_weights(self) -> int:
@@ -163,7 +167,83 @@ class NetworkPosterior:
         return _NegativeSum.apply(parameters, self)
 
     def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Log densities `K`, without c, and gradients `K x num_parameters`."""
+        """Log densities `K`, up to a constant, and gradients `K x num_parameters`.
+
+        The former in float64, whatever the parameters' type: a sampler looks at differences.
+        """
+        if self._compiled is not None and self._compiled.accepts(parameters):
+            return self._compiled.densities(parameters, self._threads)
+        log_density, gradient = self.by_torch(parameters)
+        return log_density.double(), gradient
+
+    def leapfrog(self, scale: Tensor) -> Trajectory | None:
+        """The compiled integrator, if there is one; see `inference.hmc.leapfrog`."""
+        compiled = self._compiled
+        if compiled is None:
+            return None
+
+        def trajectory(
+            state: State, velocity: Tensor, step_size: float, steps: int
+        ) -> tuple[State, Tensor]:
+            position, velocity, gradient, log_density = compiled.trajectories(
+                scale, state.position, velocity, state.gradient, step_size, steps, self._threads
+            )
+            return State(position, log_density, gradient), velocity
+
+        return trajectory
+
+    def maximize(
+        self, start: Tensor, *, steps: int, learning_rate: float, scale: Tensor | None = None
+    ) -> Minimum:
+        """Near modes, one a network: minima of minus the log density, by `inference.adam`.
+
+        Args:
+            start: First parameters, `K x num_parameters`; left as they are.
+            steps: See `minimize`.
+            learning_rate: See `minimize`.
+            scale: `num_parameters` units of the parameters, which are the learning rate's too: the
+                search is one in parameters / scale. What has scale 0 stays. Ones if None.
+        """
+        scale = start.new_ones(start.shape[-1]) if scale is None else scale.to(start)
+        compiled = self._compiled
+        if compiled is not None and compiled.accepts(start):
+            state, first, last = compiled.adam(scale, start, steps, learning_rate, self._threads)
+            return Minimum(state, -first.sum().item(), -last.sum().item())
+        start = start.detach()
+        moved = minimize(
+            lambda move: self.negative_sum(start + scale * move),
+            torch.zeros_like(start),
+            steps=steps,
+            learning_rate=learning_rate,
+        )
+        return Minimum(start + scale * moved.state, moved.first, moved.last)
+
+    @cached_property
+    def _compiled(self) -> CompiledPosterior | None:
+        prior = self.prior
+        if self.known is not None:
+            noise = Noise(self.known.reciprocal())
+        elif isinstance(prior, LogNoisePrior):
+            noise = Noise(None, LOG_NORMAL, prior.mean, prior.std)
+        elif isinstance(prior, HalfCauchyNoisePrior):
+            noise = Noise(None, HALF_CAUCHY, prior.mean)
+        else:  # another's prior, which the kernel does not know
+            return None
+        return CompiledPosterior.make(
+            self.network, self.X, self.Y, noise, self._prior_precision, self._integrated
+        )
+
+    @property
+    def _integrated(self) -> Tensor | None:
+        """Prior standard deviations `m x p` of an output layer that is integrated out."""
+        return None
+
+    @property
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self.threads is None else self.threads
+
+    def by_torch(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """What a call returns, by torch's operations."""
         theta, log_variance = self.split(parameters)
         *hidden, output = self.network.unpack(theta)
         tape, h = self._forward(hidden, len(theta))
@@ -180,14 +260,14 @@ class NetworkPosterior:
         self._reverse(torch.bmm(D, output.weight.mT), tape, hidden, hidden_gradients)
 
         if log_variance is not None and noise_gradient is not None:
-            n = self._n
+            n = len(self.X)
             log_density = log_density - 0.5 * n * log_variance.sum(dim=-1)
             noise_gradient.copy_(0.5 * (fit - n))
             log_density = log_density + self._noise_prior(log_variance, noise_gradient)
         return log_density, gradient
 
     def _precision(self, log_variance: Tensor | None) -> Tensor:
-        """1 / v, `K x 1 x m` or `n x m`."""
+        """1 / v, `K x 1 x m`, or known `n x m` or `K x n x m`."""
         if self.known is not None:
             return self.known.reciprocal()
         return torch.exp(-_given(log_variance)).unsqueeze(-2)
@@ -229,9 +309,8 @@ class NetworkPosterior:
     def _noise_prior(self, log_variance: Tensor, gradient: Tensor) -> Tensor:
         """Log prior of log variances, `K`; its gradient is added."""
         prior = _given(self.prior)
-        deviation = (log_variance - prior.mean) / prior.std
-        gradient.sub_(deviation, alpha=1.0 / prior.std)
-        return -0.5 * deviation.square().sum(dim=-1)
+        gradient.add_(prior.slope(log_variance))
+        return prior.log_density(log_variance).sum(dim=-1)
 
 
 class CollapsedNetworkPosterior(NetworkPosterior):
@@ -247,15 +326,20 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         X: Tensor,
         Y: Tensor,
         scales: Tensor,
-        noise: Tensor | LogNoisePrior,
+        noise: Tensor | NoisePrior,
+        threads: int | None = None,
     ) -> None:
-        super().__init__(network, X, Y, scales, noise)
+        super().__init__(network, X, Y, scales, noise, threads)
         # theta's last weights are width x m, then m biases: by rows, (width + 1) x m.
         last = (
             scales.double().to(Y.device)[self._num_weights() :].unflatten(-1, (-1, network.outputs))
         )
         self._output_scales = last.T[:, None, :]  # m x 1 x p
         self._identity = torch.eye(len(last), dtype=last.dtype, device=Y.device)
+
+    @property
+    def _integrated(self) -> Tensor | None:
+        return self._output_scales.squeeze(-2)
 
     def _num_weights(self) -> int:
         fan_in, fan_out = self.network.fan[-1]
@@ -280,7 +364,7 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         features = functional.pad(h.double(), (0, 1), value=1.0).unsqueeze(1) * self._output_scales
         if log_variance is not None:
             log_variance = log_variance.double()
-        precision = self._precision(log_variance).mT.double().expand(len(h), -1, self._n)
+        precision = self._precision(log_variance).mT.double().expand(len(h), -1, len(self.X))
         weighted = precision.unsqueeze(-1) * features
         factor, failed = torch.linalg.cholesky_ex(features.mT @ weighted + self._identity)
         # A is positive definite unless a trajectory has left for infinity: not a number, there.
@@ -289,8 +373,8 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         mean = inverse @ (weighted.mT @ self.Y.mT.double().unsqueeze(-1))
         return _Regression(features, precision, weighted @ inverse, factor, mean)
 
-    def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Log densities `K`, up to a constant, and gradients `K x num_parameters`."""
+    def by_torch(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """What a call returns, by torch's operations."""
         weights, log_variance = self.split(parameters)
         hidden = self._hidden(weights)
         tape, h = self._forward(hidden, len(weights))
@@ -309,7 +393,7 @@ class CollapsedNetworkPosterior(NetworkPosterior):
         self._reverse(D.to(h), tape, hidden, self._hidden(weights_gradient))
 
         if log_variance is not None and noise_gradient is not None:
-            n = self._n
+            n = len(self.X)
             log_density = log_density - 0.5 * n * log_variance.sum(dim=-1)
             # d log p / dl = (a^T a v - v tr C^-1) / 2, and v tr C^-1 = n - tr(G A^-1 G^T V^-1).
             used = (features * gain).sum(dim=(-2, -1))

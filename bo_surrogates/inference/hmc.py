@@ -16,15 +16,15 @@ and Gelman 2014, arXiv 1111.4246, section 3.2) on the mean acceptance over all c
 of chains adapt in tens of steps.
 
 Everything is a pure function: `init` makes a state, `step` the next one, and `warm_up` repeats
-`step` while it adapts. Randomness comes from a generator that is passed in. Whoever has a faster
-integrator than `leapfrog` passes another `Trajectory`.
+`step` while it adapts. Randomness comes from a generator that is passed in. A density that has a
+faster integrator than `leapfrog`'s own brings it along (`HasLeapfrog`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -75,6 +75,14 @@ class Trajectory(Protocol):
         """End of `steps` steps from a state with whitened velocities `K x P`; inputs are kept."""
 
 
+@runtime_checkable
+class HasLeapfrog(Protocol):
+    """A density that may have an integrator of its own."""
+
+    def leapfrog(self, scale: Tensor) -> Trajectory | None:
+        """As the function `leapfrog`; None where there is no better one than that."""
+
+
 def init(position: Tensor, density: LogDensityAndGradient) -> State:
     """The state at a position `K x P`.
 
@@ -95,9 +103,11 @@ def leapfrog(density: LogDensityAndGradient, scale: Tensor) -> Trajectory:
 
     Args:
         density: Positions `K x P` to log densities `K` and gradients `K x P`, the latter a tensor
-            of its own at every call.
+            of its own at every call. If it has an integrator, that is returned.
         scale: `P` numbers, >= 0; a coordinate with scale 0 stays where it is.
     """
+    if isinstance(density, HasLeapfrog) and (own := density.leapfrog(scale)) is not None:
+        return own
 
     def trajectory(
         state: State, velocity: Tensor, step_size: float, steps: int

@@ -34,7 +34,6 @@ import torch
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
-from bo_surrogates.inference.adam import minimize
 from bo_surrogates.network_evidence import NoisePrior, PriorEstimate, estimate_prior
 from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
@@ -172,12 +171,14 @@ class DeepEnsemble(EnsembleSurrogate):
         the new data, on the new scale of the outcomes; trained ones are first rescaled to it.
 
         One thread is used: the order of a sum decides its rounding, which may decide between two
-        scales that explain the data equally well.
+        scales that explain the data equally well. (The compiled kernel uses more, each for members
+        of its own.)
         """
+        threads = torch.get_num_threads()
         with limited_threads(1):
-            return self._train(warm_start)
+            return self._train(warm_start, threads)
 
-    def _train(self, warm_start: Surrogate | None) -> Self:
+    def _train(self, warm_start: Surrogate | None, threads: int) -> Self:
         config = self.config
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "ensemble"))
         X, Y = self.network_inputs(self._inputs).detach(), self._targets
@@ -197,15 +198,16 @@ class DeepEnsemble(EnsembleSurrogate):
             targets,
             self.prior_scales,
             noise if weights is None else noise / weights,
+            threads,
         )
         scales = posterior.scales
-        minimum = minimize(
-            lambda state: posterior.negative_sum(state * scales),
-            whitened[:, : len(scales)],
+        minimum = posterior.maximize(
+            whitened[:, : len(scales)] * scales,
             steps=steps,
             learning_rate=config.learning_rate,
+            scale=scales,
         )
-        self._keep(self._networks(posterior, minimum.state * scales, generator), noise.mean(dim=-2))
+        self._keep(self._networks(posterior, minimum.state, generator), noise.mean(dim=-2))
         with torch.no_grad():
             residual = (self.function_values(X) - Y).square().mean().sqrt().item()
         improved = minimum.last <= minimum.first

@@ -113,16 +113,19 @@ class HMCNetwork(SampledNetwork):
 
         With `warm_start` they start where that model's ended, and warm up for a quarter of
         `warmup`. One thread is used: the order of a sum decides its rounding, rounding decides
-        which proposals are accepted, and the result is not to depend on the number of threads.
+        which proposals are accepted, and the result is not to depend on the number of threads. (The
+        compiled kernel uses more, each for chains of its own.)
         """
+        threads = torch.get_num_threads()
         with limited_threads(1):
-            self._sample(warm_start)
+            self._sample(warm_start, threads)
         return self
 
-    def _sample(self, warm_start: Surrogate | None) -> None:
+    def _sample(self, warm_start: Surrogate | None, threads: int) -> None:
         config = self.config
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "hmc"))
         posterior = self._posterior()
+        posterior.threads = threads
         points = self._gate_points(generator)
         trajectory = self.make_trajectory(posterior, posterior.scales)
         warm = self._warm(warm_start)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.errors import InputError
-from bo_surrogates.inference.adam import minimize
 from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
 from bo_surrogates.network_posterior import (
     CollapsedNetworkPosterior,
@@ -190,12 +189,11 @@ class SampledNetwork(EnsembleSurrogate):
         prior = posterior.prior
         noise = 0 if prior is None else self._targets.shape[-1]
         rest = scales.new_full((len(whitened), noise), 0.0 if prior is None else prior.mean)
-
-        def loss(state: Tensor) -> Tensor:
-            return posterior.negative_sum(torch.cat([state * scales, rest], dim=-1))
-
-        minimum = minimize(loss, whitened, steps=self.config.map_steps, learning_rate=0.05)
-        return torch.cat([minimum.state * scales, rest], dim=-1)
+        start = torch.cat([whitened * scales, rest], dim=-1)
+        only_weights = torch.cat([scales[0], scales.new_zeros(noise)])
+        return posterior.maximize(
+            start, steps=self.config.map_steps, learning_rate=0.05, scale=only_weights
+        ).state
 
     def _gate(self, predictions: Tensor) -> tuple[float, float, str]:
         """Worst R-hat and effective sample size, and what is wrong with them or nothing.

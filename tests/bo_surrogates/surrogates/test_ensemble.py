@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bo_surrogates.errors import FitError, RunError
+from bo_surrogates.inference.adam import Minimum
 from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import Layer
 from bo_surrogates.surrogates import SURROGATES
@@ -329,10 +330,10 @@ def test_a_fit_whose_loss_rose_says_so() -> None:
 
 
 def test_weights_that_are_not_finite_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverged(self: NetworkPosterior, state: Tensor) -> Tensor:
-        return (state * float("inf")).sum()
+    def diverged(self: NetworkPosterior, start: Tensor, **_: object) -> Minimum:
+        return Minimum(start * float("inf"), 0.0, float("nan"))
 
-    monkeypatch.setattr(NetworkPosterior, "negative_sum", diverged)
+    monkeypatch.setattr(NetworkPosterior, "maximize", diverged)
     with pytest.raises(FitError, match="ensemble diverged"):
         fit(*measurements())
 

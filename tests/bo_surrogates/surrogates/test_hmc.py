@@ -18,7 +18,6 @@ from bo_surrogates.inference.diagnostics import bulk_ess
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates import SURROGATES
 from bo_surrogates.surrogates.hmc import HMCConfig, HMCNetwork
-from bo_surrogates.surrogates.sampled_network import LONGER
 
 from .conftest import BOUNDS, measurements, points
 
@@ -177,12 +176,14 @@ def test_a_run_that_is_too_short_runs_longer_and_then_says_so() -> None:
 
 def test_a_second_run_that_is_long_enough_makes_a_converged_fit() -> None:
     X, Y = measurements()
-    first = fit(X, Y, warmup=20, samples=10)
-    second = fit(X, Y, warmup=20 * LONGER, samples=10 * LONGER)
-    figures = [m.diagnostics.values["r_hat"] for m in (first, second)]
-    assert figures[1] < figures[0]
-    middle = sum(figures) / 2
-    both = fit(X, Y, warmup=20, samples=10, max_r_hat=middle)
+    short: dict[str, Any] = {"warmup": 5, "samples": 5}
+    once, twice = (fit(X, Y, max_r_hat=limit, **short) for limit in (100.0, 1.0))
+    assert [m.diagnostics.values["runs"] for m in (once, twice)] == [1, 2]
+    assert not twice.diagnostics.converged
+    reached = twice.diagnostics.values["r_hat"]
+    assert reached < once.diagnostics.values["r_hat"]
+    # The same two runs again: the first misses this limit, the second meets it.
+    both = fit(X, Y, max_r_hat=reached, **short)
     assert both.diagnostics.values["runs"] == 2
     assert both.diagnostics.converged
 
