@@ -1,4 +1,4 @@
-"""A compiled kernel for the log posteriors of small networks: values, gradients, trajectories, Adam.
+"""A compiled kernel for log posteriors of small networks: gradients, trajectories, Adam.
 
 `network_posterior.py` says what is computed, and computes the same by torch where there is no
 kernel. Networks of surrogates are so small that torch spends its time between operations, and a

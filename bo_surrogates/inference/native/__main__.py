@@ -1,6 +1,6 @@
 """Say whether there is a compiled kernel, and where it comes from.
 
-    python -m bo_surrogates.inference.native
+python -m bo_surrogates.inference.native
 """
 
 from __future__ import annotations
