@@ -9,9 +9,17 @@ posterior variance itself, and for one in 1e6 too small to help. Here both act b
 from __future__ import annotations
 
 import torch
-from botorch.models.transforms.outcome import Standardize
+from botorch.models.transforms.outcome import OutcomeTransform, Standardize
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from torch import Tensor
+
+
+def far_from_unit_scale(transform: OutcomeTransform | None) -> tuple[Tensor, Tensor] | None:
+    """Means and standard deviations of the outcomes, unless all deviations are about 1."""
+    if not isinstance(transform, Standardize):
+        return None
+    means, stdvs = torch.as_tensor(transform.means), torch.as_tensor(transform.stdvs)
+    return None if ((stdvs > 1e-2) & (stdvs < 1e2)).all() else (means, stdvs)
 
 
 class RescaledGaussianPosterior(GPyTorchPosterior):

@@ -1,6 +1,6 @@
-"""What all surrogates on networks of finite width share: draws of weights and their functions.
+"""What all surrogates on networks of finite width share: inputs and outputs, draws of weights.
 
-Such a surrogate is K networks, each a draw from (an approximation of) the posterior over weights.
+An ensemble is K networks, each a draw from (an approximation of) the posterior over weights.
 A draw is a function of the input; the posterior at a set of points is the ensemble of these
 functions' values, in the user's units because each value is un-standardized by itself. A subclass
 says how the draws are made (`fit`) and, if they are more than the network, how they are evaluated
@@ -29,11 +29,8 @@ from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, Surrogate, seed_or_random
 
 
-class EnsembleSurrogate(Surrogate):
-    """A surrogate whose posterior is an ensemble of K functions.
-
-    Learnt state, all in `state_dict()`: `weights` (`K x P`, a network a function, unless a subclass
-    says otherwise), `noise_variance` (`K x m`, in standardized units) and the transforms.
+class FiniteWidthSurrogate(Surrogate):
+    """A surrogate on networks of one shape: its data, scaled, and its outputs.
 
     Args:
         train_X: `n x d` inputs.
@@ -45,7 +42,6 @@ class EnsembleSurrogate(Surrogate):
         outcome_transform: Applied to the outcomes, undone by the posterior.
     """
 
-    weights: Tensor
     noise_variance: Tensor
     outcome_transform: OutcomeTransform  # where there is one
     fitted: Tensor
@@ -82,9 +78,7 @@ class EnsembleSurrogate(Surrogate):
         with torch.no_grad():
             inputs = self.network_inputs(train_X[:1]).shape[-1]
         self.network = self.make_network(self.config, inputs, Y.shape[-1])
-        k, networks = self.number_of_draws(self.config), self.number_of_networks(self.config)
-        self.register_buffer("weights", train_Y.new_zeros(networks, self.network.num_parameters))
-        self.register_buffer("noise_variance", train_Y.new_zeros(k, Y.shape[-1]))
+        self.make_state(train_Y)
         self.register_buffer("fitted", torch.tensor(False, device=train_Y.device))
         self.prepare()
 
@@ -94,30 +88,11 @@ class EnsembleSurrogate(Surrogate):
     def make_network(cls, config: Any, inputs: int, outputs: int) -> BatchedMLP:
         """The network of a configuration."""
 
-    @classmethod
     @abstractmethod
-    def number_of_draws(cls, config: Any) -> int:
-        """K, the number of functions kept."""
+    def make_state(self, like: Tensor) -> None:
+        """Register the buffers of what will be learnt, empty, of the dtype and device of `like`."""
 
-    @classmethod
-    def number_of_networks(cls, config: Any) -> int:
-        """Rows of `weights`: K, unless a subclass makes several functions of a network."""
-        return cls.number_of_draws(config)
-
-    def function_values(self, X: Tensor, draws: Tensor | None = None) -> Tensor:
-        """The functions in standardized units.
-
-        Args:
-            X: `batch_shape x n x d'` network inputs, see `network_inputs`.
-            draws: Indices of the draws to evaluate, `k`; all if None.
-
-        Returns:
-            `k x batch_shape x n x m`.
-        """
-        weights = self.weights if draws is None else self.weights[draws]
-        return self.network.forward(weights, X)
-
-    # ---- prediction --------------------------------------------------------------------------
+    # ---- inputs and outputs ------------------------------------------------------------------
     def network_inputs(self, X: Tensor) -> Tensor:
         """Inputs as the network sees them: the unit cube centred and scaled to unit variance.
 
@@ -136,12 +111,68 @@ class EnsembleSurrogate(Surrogate):
 
     @property
     def batch_shape(self) -> torch.Size:
-        """Empty: the draws are inside the posterior, not a batch of models."""
+        """Empty: one model, not a batch of them."""
         return torch.Size()
 
     def _set_transformed_inputs(self) -> None:
         """Nothing to do: training inputs are transformed where they are used."""
 
+    def _selected(self, output_indices: list[int] | None) -> list[int] | None:
+        """Outputs of the network that are wanted, None for all."""
+        if output_indices is None:
+            return self._outputs
+        return [self._outputs[i] if self._outputs else i for i in output_indices]
+
+    def subset_output(self, idcs: list[int]) -> Self:
+        """A copy of the model with some of its outputs."""
+        model = deepcopy(self)
+        model._outputs = self._selected(list(idcs))
+        model._num_outputs = len(idcs)
+        return model
+
+
+class EnsembleSurrogate(FiniteWidthSurrogate):
+    """A surrogate whose posterior is an ensemble of K functions.
+
+    Learnt state, all in `state_dict()`: `weights` (`K x P`, a network a function, unless a subclass
+    says otherwise), `noise_variance` (`K x m`, in standardized units) and the transforms.
+
+    Arguments: see `FiniteWidthSurrogate`.
+    """
+
+    weights: Tensor
+
+    # ---- what a subclass decides -------------------------------------------------------------
+    @classmethod
+    @abstractmethod
+    def number_of_draws(cls, config: Any) -> int:
+        """K, the number of functions kept."""
+
+    @classmethod
+    def number_of_networks(cls, config: Any) -> int:
+        """Rows of `weights`: K, unless a subclass makes several functions of a network."""
+        return cls.number_of_draws(config)
+
+    def make_state(self, like: Tensor) -> None:
+        """See `FiniteWidthSurrogate.make_state`."""
+        k, networks = self.number_of_draws(self.config), self.number_of_networks(self.config)
+        self.register_buffer("weights", like.new_zeros(networks, self.network.num_parameters))
+        self.register_buffer("noise_variance", like.new_zeros(k, self.num_outputs))
+
+    def function_values(self, X: Tensor, draws: Tensor | None = None) -> Tensor:
+        """The functions in standardized units.
+
+        Args:
+            X: `batch_shape x n x d'` network inputs, see `network_inputs`.
+            draws: Indices of the draws to evaluate, `k`; all if None.
+
+        Returns:
+            `k x batch_shape x n x m`.
+        """
+        weights = self.weights if draws is None else self.weights[draws]
+        return self.network.forward(weights, X)
+
+    # ---- prediction --------------------------------------------------------------------------
     def _values_in_user_units(self, X: Tensor, draws: Tensor | None = None) -> Tensor:
         """`batch_shape x k x n x m` values of the functions, all outputs of the data."""
         if not self.fitted:
@@ -201,12 +232,6 @@ class EnsembleSurrogate(Surrogate):
             return posterior.scalarize(weights, posterior_transform.offset)
         return posterior_transform(posterior=posterior, X=X)
 
-    def _selected(self, output_indices: list[int] | None) -> list[int] | None:
-        """Outputs of the network that are wanted, None for all."""
-        if output_indices is None:
-            return self._outputs
-        return [self._outputs[i] if self._outputs else i for i in output_indices]
-
     def log_predictive_density(self, X: Tensor, Y: Tensor) -> Tensor:
         """Of the Gaussian mixture; see `Surrogate.log_predictive_density`."""
         posterior = self.posterior(X, observation_noise=True)
@@ -236,13 +261,6 @@ class EnsembleSurrogate(Surrogate):
         return functions
 
     # ---- what else BoTorch asks of a model ------------------------------------------------------
-    def subset_output(self, idcs: list[int]) -> Self:
-        """A copy of the model with some of its outputs."""
-        model = deepcopy(self)
-        model._outputs = self._selected(list(idcs))
-        model._num_outputs = len(idcs)
-        return model
-
     def condition_on_observations(self, X: Tensor, Y: Tensor, **kwargs: Any) -> Self:
         """Not available.
 

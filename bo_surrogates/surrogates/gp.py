@@ -28,7 +28,7 @@ from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
 from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform, Standardize
+from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.models.utils.gpytorch_modules import (
     get_gaussian_likelihood_with_gamma_prior,
     get_matern_kernel_with_gamma_prior,
@@ -47,7 +47,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice
 from bo_surrogates.errors import FitError
-from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior
+from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -213,11 +213,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         Guards against rounding in GPyTorch are meant for outcomes of about unit scale; for others,
         see `RescaledGaussianPosterior`.
         """
-        transform = getattr(self, "outcome_transform", None)
-        if not isinstance(transform, Standardize):
-            return None
-        means, stdvs = torch.as_tensor(transform.means), torch.as_tensor(transform.stdvs)
-        return None if ((stdvs > 1e-2) & (stdvs < 1e2)).all() else (means, stdvs)
+        return far_from_unit_scale(getattr(self, "outcome_transform", None))
 
     @property
     def _supports_cache_root(self) -> bool:
