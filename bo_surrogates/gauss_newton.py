@@ -142,12 +142,13 @@ def train(
         before = objective
         for halving in range(MAX_HALVINGS):
             trial = theta + change / 2**halving
-            objective = negative_log_posterior(trial, prior, X, Y, noise)
-            if objective < before:
-                theta, taken = trial, taken + 1
+            value_there = negative_log_posterior(trial, prior, X, Y, noise)
+            if value_there < objective:
+                best, objective = trial, value_there
+            elif objective < before:  # the step before was better
                 break
-        else:
-            objective = before
+        if objective < before:
+            theta, taken = best, taken + 1
         if step > evidence.first and before - objective < TOLERANCE * Y.numel():
             break
     return Trained(theta, prior, noise, taken, float(objective), value)
