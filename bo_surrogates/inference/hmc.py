@@ -141,7 +141,7 @@ def step(
         step_size: > 0, in units of whitened time.
         steps: Of the integrator, >= 1; must not depend on the state.
     """
-    velocity = _normal(generator, state.position)
+    velocity = normal_like(generator, state.position)
     end, last = trajectory(state, velocity, step_size, steps)
     # The sums are the only place where float32 would lose what decides about acceptance.
     energy = 0.5 * velocity.double().square().sum(dim=-1) - state.log_density.double()
@@ -160,7 +160,8 @@ def step(
     return chosen, Info(acceptance, accepted, divergent)
 
 
-def _normal(generator: torch.Generator, like: Tensor) -> Tensor:
+def normal_like(generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers of a tensor's shape, type and device."""
     draws = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
     return draws.to(like.device)
 
