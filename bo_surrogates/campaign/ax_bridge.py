@@ -452,6 +452,7 @@ class AxBridge:
                                     model_options={
                                         "config": entry.configure(spec.surrogate_config),
                                         "seed": derive_seed(spec.seed, "fit", first),
+                                        "one_hot": one_hot_groups(spec.space.parameters),
                                     },
                                     name=entry.name,
                                 )
@@ -489,6 +490,20 @@ class AxBridge:
             figures[f"predicted:{metric}"] = float(means[safe][0])
             figures[f"predicted_sd:{metric}"] = float(max(covariances[safe][safe][0], 0.0) ** 0.5)
         return figures
+
+
+def one_hot_groups(parameters: Sequence[Parameter]) -> list[list[int]]:
+    """The columns of each choice of three or more, as Ax's one-hot coding leaves them.
+
+    Ax puts the columns of a choice where it stood, and codes a choice of two in one column.
+    """
+    groups, column = [], 0
+    for p in parameters:
+        width = p.cardinality if isinstance(p, Choice) and p.cardinality > 2 else 1
+        if width > 1:
+            groups.append(list(range(column, column + width)))
+        column += width
+    return groups
 
 
 def _running(suggestions: Sequence[Suggestion], first: int) -> list[Trial]:

@@ -171,7 +171,8 @@ class TrainingData:
         what Ax does.
         """
         d = self.X.shape[-1]
-        wide = {i: k for i, k in self.categorical_features.items() if k > 2}
+        # In the order of the columns: BoTorch pairs encoders and columns by their positions.
+        wide = {i: k for i, k in sorted(self.categorical_features.items()) if k > 2}
         transforms: dict[str, InputTransform] = {}
         if wide:
             transforms["one_hot"] = NumericToCategoricalEncoding(
@@ -271,7 +272,7 @@ class Surrogate(Model):
     @classmethod
     def construct_inputs(cls, training_data: Any, **options: Any) -> dict[str, Any]:
         """What BoTorch's `SupervisedDataset` and Ax's model options become as arguments."""
-        for key in ("categorical_features", "task_feature", "fidelity_features"):
+        for key in ("categorical_features", "task_feature", "fidelity_features", "one_hot"):
             options.pop(key, None)
         inputs = {"train_X": training_data.X, "train_Y": training_data.Y, **options}
         if training_data.Yvar is not None:

@@ -1,11 +1,21 @@
-"""Gaussian process with a stationary kernel: BoTorch's `SingleTaskGP`.
+"""Gaussian process: BoTorch's `SingleTaskGP`, with a choice of kernels and noise models.
 
-Model: y = f(x) + e, f ~ GP(constant, k), e ~ N(0, s2) with s2 inferred, or given per point.
-`kernel="rbf"` is BoTorch's default: RBF with one lengthscale an input under a LogNormal prior
-scaled with the dimension (Hvarfner et al. 2024, arXiv 2402.02229, section 4) and a LogNormal prior
-on the noise. `kernel="matern"` is the older default, Matern-5/2 with Gamma(3, 6) lengthscale,
-Gamma(2, 0.15) output-scale and Gamma(1.1, 0.05) noise priors (Balandat et al. 2020,
-arXiv 1910.06403), the GP of most published comparisons.
+Model: y = f(x) + e, f ~ GP(constant, k), e ~ N(0, s2(x)).
+
+The kernel k, of inputs in the unit cube:
+- "rbf" is BoTorch's default: squared exponential, one lengthscale an input under a LogNormal prior
+  scaled with the dimension (Hvarfner et al. 2024, arXiv 2402.02229, section 4).
+- "matern32" and "matern52": Matern with the same prior.
+- "matern": the older default, Matern-5/2 with Gamma(3, 6) lengthscale, Gamma(2, 0.15) output-scale
+  and Gamma(1.1, 0.05) noise priors (Balandat et al. 2020, arXiv 1910.06403), the GP of most
+  published comparisons.
+- "additive": a sum of functions of one input each, orthogonal to each other
+  (`kernels/additive.py`).
+With `categories="hamming"`, the categorical inputs have a kernel of their own
+(`kernels/mixed.py`), for the first three kernels. Otherwise k sees their one-hot columns as inputs.
+
+The noise variance s2 is one number, inferred; given per point; or, with `noise="input-dependent"`,
+the exponential of a second Gaussian process (`inference/input_dependent_noise.py`).
 
 Inference: hyper-parameters maximize the marginal likelihood plus log priors (L-BFGS-B); the
 posterior over functions is then exact. Several outputs are independent.
@@ -13,8 +23,10 @@ posterior over functions is then exact. Several outputs are independent.
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +39,11 @@ from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
-from botorch.models.transforms.input import InputTransform
+from botorch.models.transforms.input import (
+    ChainedInputTransform,
+    InputTransform,
+    NumericToCategoricalEncoding,
+)
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.models.utils.gpytorch_modules import (
     get_gaussian_likelihood_with_gamma_prior,
@@ -42,11 +58,16 @@ from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
+from linear_operator.operators import LinearOperator
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice
-from bo_surrogates.errors import FitError
+from bo_surrogates.errors import FitError, InputError
+from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
+from bo_surrogates.inference.jitter import recorded_jitter
+from bo_surrogates.kernels.additive import AdditiveFeatures, AdditiveKernel
+from bo_surrogates.kernels.mixed import MixedFeatures, MixedKernel, stationary_kernel
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates.base import (
@@ -60,16 +81,35 @@ from bo_surrogates.surrogates.base import (
 )
 from bo_surrogates.surrogates.matheron import draw_functions
 
+SMOOTHNESS = {"rbf": math.inf, "matern32": 1.5, "matern52": 2.5}
+PRIOR_FEATURES = 1026  # Fourier features of a drawn function; a multiple of six
+
 
 @dataclass(frozen=True)
 class GPConfig(Config):
     """Configuration of `gp`.
 
     Attributes:
-        kernel: "rbf" (BoTorch's default) or "matern" (Matern-5/2 with Gamma priors).
+        kernel: "rbf", "matern32", "matern52", "matern" or "additive"; see the module's docstring.
+        categories: "one-hot" (their columns are inputs like others) or "hamming" (a kernel of their
+            own; not with the kernels "matern" and "additive"). Choices of two are one column, and
+            the same either way.
+        noise: "constant" or "input-dependent"; without effect where `train_Yvar` is given.
     """
 
-    kernel: str = choice("rbf", ("rbf", "matern"))
+    _searched: ClassVar[tuple[str, ...] | None] = ("kernel",)
+
+    kernel: str = choice("rbf", ("rbf", "matern32", "matern52", "matern", "additive"))
+    categories: str = choice("one-hot", ("one-hot", "hamming"))
+    noise: str = choice("constant", ("constant", "input-dependent"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.categories == "hamming" and self.kernel not in SMOOTHNESS:
+            raise InputError(
+                f"GPConfig.categories = 'hamming' takes one of the kernels {list(SMOOTHNESS)}, "
+                f"got {self.kernel!r}"
+            )
 
 
 class ExactGPSurrogate(Surrogate, SingleTaskGP):
@@ -133,6 +173,13 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
         return partial(draw_kernel_feature_paths, map_generator=features)
 
+    def training_noise(self) -> LinearOperator:
+        """Covariance of the noise of the training outcomes, standardized, in evaluation mode."""
+        noise: LinearOperator = self.likelihood.noise_covar(
+            *self.train_inputs, shape=self.train_targets.shape
+        )
+        return noise
+
     def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
         """What `fit` maximizes."""
         return ExactMarginalLogLikelihood(self.likelihood, self)
@@ -160,16 +207,20 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
     def _diagnose(self, mll: ExactMarginalLogLikelihood) -> FitDiagnostics:
         self.train()
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = mll(self(*self.train_inputs), self.train_targets).sum().item()
+        X = [self.transform_inputs(x) for x in self.train_inputs]
+        with torch.no_grad(), recorded_jitter() as jitter:
+            value = mll(self(*self.train_inputs), self.train_targets, *X).sum().item()
         self.eval()
-        noise = self.likelihood.noise.mean().item()
+        noise = self.training_noise().diagonal().mean().item()
         finite = bool(torch.isfinite(torch.tensor(value)))
         return FitDiagnostics(
             converged=finite,
             message="" if finite else "the marginal likelihood is not finite",
-            values={"log_marginal_likelihood_per_point": value, "noise_variance": noise},
+            values={
+                "log_marginal_likelihood_per_point": value,
+                "noise_variance": noise,
+                "jitter": jitter.largest,
+            },
         )
 
     def posterior(  # type: ignore[override]
@@ -245,7 +296,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         self.eval()
         with fixed_seed(seed_or_random(seed)):
             # Of a copy: a later fit of this model does not change functions drawn before.
-            paths = draw_functions(deepcopy(self), k, self.prior_sampler())
+            paths = draw_functions(deepcopy(self), k, self.prior_sampler(), self.training_noise())
         several = self.num_outputs > 1
 
         def functions(X: Tensor) -> Tensor:
@@ -259,29 +310,80 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
 
 class GP(ExactGPSurrogate):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Args:
+        one_hot: The columns of each one-hot coded input. By default those that `input_transform`
+            makes; where the inputs come one-hot already (from Ax), they are to be named.
+
+    Other arguments: see `Surrogate`.
+    """
 
     config_class: ClassVar[type[Config]] = GPConfig
+    config: GPConfig
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        train_Yvar: Tensor | None = None,
+        input_transform: InputTransform | None = None,
+        outcome_transform: OutcomeTransform | None = None,
+        *,
+        config: Config | None = None,
+        seed: int | None = None,
+        one_hot: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        self._one_hot = one_hot_columns(input_transform) if one_hot is None else one_hot
+        super().__init__(
+            train_X,
+            train_Y,
+            train_Yvar,
+            input_transform,
+            outcome_transform,
+            config=config,
+            seed=seed,
+        )
+
+    @classmethod
+    def construct_inputs(cls, training_data: Any, **options: Any) -> dict[str, Any]:
+        """Keeps `one_hot`; see `Surrogate.construct_inputs`."""
+        one_hot = options.pop("one_hot", None)
+        return super().construct_inputs(training_data, **options) | {"one_hot": one_hot}
 
     def prepare(self) -> None:
-        """See `Surrogate.prepare`."""
-        if self.config.kernel == "matern":
-            # Where the outputs' dimension stands in each parameter, for `subset_output`. (BoTorch
-            # knows it of its own default kernel only.)
-            self._subset_batch_dict = {
-                "mean_module.raw_constant": -1,
-                "covar_module.raw_outputscale": -1,
-                "covar_module.base_kernel.raw_lengthscale": -3,
-            }
-            if not isinstance(self.likelihood, FixedNoiseGaussianLikelihood):
-                self._subset_batch_dict["likelihood.noise_covar.raw_noise"] = -2
+        """See `Surrogate.prepare`: the parts that need to know the inputs."""
+        config, X = self.config, self.train_inputs[0].detach()
+        with torch.no_grad():
+            X = self.transform_inputs(X[(0,) * (X.ndim - 2)])
+        batch_shape = self._aug_batch_shape
+        if config.categories == "hamming" and self._one_hot:
+            self.covar_module = MixedKernel(
+                self._one_hot, X.shape[-1], SMOOTHNESS[config.kernel], batch_shape
+            ).to(X)
+        known = isinstance(self.likelihood, FixedNoiseGaussianLikelihood)
+        if config.noise == "input-dependent" and not known:
+            self.likelihood = InputDependentNoiseLikelihood(X, batch_shape).to(X)
+        # Where the outputs' dimension stands in each parameter, for `subset_output`.
+        self._subset_batch_dict = {
+            name: -parameter.ndim
+            for name, parameter in self.named_parameters()
+            if self.num_outputs > 1
+        }
 
     @classmethod
     def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
         """See `ExactGPSurrogate.make_kernel`."""
-        if config.kernel == "matern":  # type: ignore[attr-defined]
-            return get_matern_kernel_with_gamma_prior(ard_num_dims=d, batch_shape=batch_shape)
-        return None
+        name: str = config.kernel  # type: ignore[attr-defined]
+        match name:
+            case "rbf":
+                return None
+            case "matern":
+                return get_matern_kernel_with_gamma_prior(ard_num_dims=d, batch_shape=batch_shape)
+            case "additive":
+                return AdditiveKernel(d, batch_shape)
+            case _:
+                return stationary_kernel(SMOOTHNESS[name], d, d, batch_shape)
 
     @classmethod
     def make_likelihood(cls, config: Config, batch_shape: torch.Size) -> Likelihood | None:
@@ -290,12 +392,58 @@ class GP(ExactGPSurrogate):
             return get_gaussian_likelihood_with_gamma_prior(batch_shape=batch_shape)
         return None
 
+    def fit_options(self) -> dict[str, Any]:
+        """See `ExactGPSurrogate.fit_options`."""
+        if self.config.kernel != "additive":
+            return {}
+        # The likelihood hardly changes along ridges of lengthscales and variances, and the search
+        # would go on along them.
+        options: dict[str, float | None] = {"ftol": 1e-6}
+        if self.num_outputs > 1:  # BoTorch's optimizer of several models has another name for it
+            options["factr"] = None
+        return {"optimizer_kwargs": {"options": options}}
+
+    def prior_sampler(self) -> TPathwisePriorSampler:
+        """See `ExactGPSurrogate.prior_sampler`."""
+        features: dict[type[Kernel], Any] = {
+            MixedKernel: MixedFeatures,
+            AdditiveKernel: AdditiveFeatures,
+        }
+        kind = features.get(type(self.covar_module))
+        if kind is None:
+            return super().prior_sampler()
+        return partial(
+            draw_kernel_feature_paths,
+            map_generator=kind,
+            num_features=PRIOR_FEATURES,
+            weight_generator=torch.randn,
+        )
+
+    def subset_output(self, idcs: list[int]) -> BatchedMultiOutputGPyTorchModel:
+        """The model with some of its outputs; see `botorch.models.model.Model.subset_output`."""
+        model = super().subset_output(idcs)
+        if isinstance(model.covar_module, AdditiveKernel):
+            kernel = model.covar_module
+            kernel.base_kernel.batch_shape = torch.Size((*model._aug_batch_shape, kernel.dim))
+        return model
+
+
+def one_hot_columns(transform: InputTransform | None) -> list[list[int]]:
+    """The columns of each input that a transform codes one-hot."""
+    parts = transform.values() if isinstance(transform, ChainedInputTransform) else [transform]
+    return [
+        list(columns)
+        for part in parts
+        if isinstance(part, NumericToCategoricalEncoding)
+        for columns in part.encoded_idx
+    ]
+
 
 SURROGATES.register(
     SurrogateEntry(
         name="gp",
         model_class=GP,
-        summary="Gaussian process, RBF or Matern-5/2 kernel, fitted by marginal likelihood",
+        summary="Gaussian process: RBF, Matern or additive kernel; constant or varying noise",
         paper="Balandat et al. 2020, arXiv 1910.06403; Hvarfner et al. 2024, arXiv 2402.02229",
         capabilities=Capabilities(posterior="gaussian", exact_conditioning=True),
     )

@@ -15,6 +15,7 @@ from botorch.sampling.pathwise.paths import GeneralizedLinearPath, SamplePath
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.models import ExactGP
 from linear_operator import to_dense
+from linear_operator.operators import LinearOperator
 from torch import Size, Tensor
 
 
@@ -50,13 +51,19 @@ class SharedFeaturePath(GeneralizedLinearPath):
         return values if self.bias_module is None else values + self.bias_module(x)
 
 
-def draw_functions(model: ExactGP, k: int, prior_sampler: TPathwisePriorSampler) -> MatheronPath:
+def draw_functions(
+    model: ExactGP,
+    k: int,
+    prior_sampler: TPathwisePriorSampler,
+    noise: LinearOperator | None = None,
+) -> MatheronPath:
     """Draw k functions from the posterior, with torch's global generator.
 
     Args:
         model: A fitted BoTorch model, in evaluation mode, of m independent outputs.
         k: Number of functions.
         prior_sampler: Draws from the prior, linear in features.
+        noise: S; by default what BoTorch takes from the likelihood without regard to the inputs.
 
     Returns:
         A module from `n x d` inputs to `k x n` values, `k x m x n` for several outputs, in the
@@ -67,7 +74,9 @@ def draw_functions(model: ExactGP, k: int, prior_sampler: TPathwisePriorSampler)
         return SharedFeaturePath.of(prior_sampler(model, sample_shape))
 
     def update(model: ExactGP, sample_values: Tensor, **options: Tensor) -> SharedFeaturePath:
-        return SharedFeaturePath.of(gaussian_update(model, sample_values, **options))
+        return SharedFeaturePath.of(
+            gaussian_update(model, sample_values, noise_covariance=noise, **options)
+        )
 
     # Without gradients: of a drawn function, only its derivative in the inputs is wanted.
     with torch.no_grad():
