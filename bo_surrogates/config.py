@@ -70,6 +70,11 @@ def choice(default: Value, options: Sequence[Value]) -> Any:
     return field(default=default, metadata={"kind": "choice", "options": tuple(options)})
 
 
+def reals(default: Sequence[float] | None, low: float, high: float) -> Any:
+    """A field of several floats on [low, high], or None; it is not searched."""
+    return field(default=default, metadata={"kind": "reals", "low": low, "high": high})
+
+
 def flag(default: bool) -> Any:
     """A field that is true or false."""
     return choice(default, (False, True))
@@ -77,7 +82,7 @@ def flag(default: bool) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Base of all configurations. Each field is made by `real`, `integer`, `choice` or `flag`."""
+    """Base of all configurations. Each field is made by one of the functions above."""
 
     _searched: ClassVar[tuple[str, ...] | None] = None  # names searched; None: all that can be
 
@@ -122,7 +127,7 @@ class Config:
             m = f.metadata
             if m["kind"] == "choice":
                 parameters.append(Choice(f.name, m["options"]))
-            elif all(math.isfinite(b) for b in m["search"]):
+            elif m["kind"] != "reals" and all(math.isfinite(b) for b in m["search"]):
                 kind = Float if m["kind"] == "real" else Int
                 low, high = m["search"]
                 parameters.append(kind(f.name, low=low, high=high, log=m["log"]))
@@ -139,8 +144,19 @@ def _checked(cls: type[Config], name: str, value: Any) -> Any:
                 return option
         hint = did_you_mean(value, spec["options"]) if isinstance(value, str) else ""
         raise InputError(f"{what} must be one of {list(spec['options'])!r}, got {value!r}{hint}")
+    if spec["kind"] == "reals":
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{what} must be a list of numbers, got {value!r}")
+        return tuple(_number(f"{what}[{i}]", x, spec) for i, x in enumerate(value))
     if value is None and spec["optional"]:
         return None
+    return _number(what, value, spec)
+
+
+def _number(what: str, value: Any, spec: Mapping[str, Any]) -> float | int:
+    """A number of the field's kind within its range."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise InputError(f"{what} must be a number, got {value!r}")
     if spec["kind"] == "integer":

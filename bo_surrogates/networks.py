@@ -10,6 +10,7 @@ Network with L hidden layers: h_0 = x, h_l = phi(h_{l-1} W_l + b_l), f(x) = h_L 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -149,13 +150,38 @@ class BatchedMLP:
         Returns:
             `P` positive numbers, float64, in the order of `theta`.
         """
-        last = self.depth
-        parts = []
-        for layer, (fan_in, fan_out) in enumerate(self.fan):
-            scale = input_scale if layer == 0 else output_scale if layer == last else weight_scale
-            bias = output_scale if layer == last else bias_scale
-            parts += [[scale / fan_in**0.5] * (fan_in * fan_out), [bias] * fan_out]
-        return torch.tensor([value for part in parts for value in part], dtype=torch.float64)
+        between = self.depth - 1
+        return self.layer_scales(
+            [input_scale, *[weight_scale] * between, output_scale],
+            [*[bias_scale] * self.depth, output_scale],
+        )
+
+    def layer_scales(self, weights: Sequence[float], biases: Sequence[float]) -> Tensor:
+        """Standard deviations of a Gaussian prior, layer by layer.
+
+        Args:
+            weights: Scale of the weights of each of the `depth + 1` layers; a weight of a layer
+                with `in` inputs has standard deviation scale / sqrt(in).
+            biases: Standard deviation of each layer's biases.
+
+        Returns:
+            As of `scales`.
+
+        Raises:
+            InputError: Not one number a layer, or one that is not positive.
+        """
+        for name, values in (("weights", weights), ("biases", biases)):
+            if len(values) != self.depth + 1 or not all(0.0 < value < math.inf for value in values):
+                raise InputError(
+                    f"a network of {self.depth} hidden layers takes {self.depth + 1} positive "
+                    f"scales of {name}, got {list(values)}"
+                )
+        parts = [
+            torch.cat([torch.full((fan_in * fan_out,), weight / fan_in**0.5, dtype=torch.float64),
+                       torch.full((fan_out,), bias, dtype=torch.float64)])
+            for (fan_in, fan_out), weight, bias in zip(self.fan, weights, biases, strict=True)
+        ]  # fmt: skip
+        return torch.cat(parts)
 
     def draw(
         self, k: int, scales: Tensor, generator: torch.Generator, dtype: torch.dtype | None = None

@@ -3,10 +3,12 @@
 Model: that of `surrogates/sampled_network.py`.
 
 Inference: K chains of HMC (`inference/hmc.py`) in coordinates whitened by the prior (Neal 1996,
-"Bayesian Learning for Neural Networks", chapter 3; Izmailov et al. 2021, arXiv 2104.14421). They
-move in the hidden layers and the log v_j; the output layer is integrated out, and drawn from its
-exact conditional where a network is kept (`network_posterior.py`). A fit whose predictions fail the
-test of convergence runs once more, for longer; if it fails again, its diagnostics say so.
+"Bayesian Learning for Neural Networks", chapter 3; Izmailov et al. 2021, arXiv 2104.14421) and by
+a factor for each group of weights, which the warm-up finds (`network_sampling.py`). They move in
+the hidden layers and the log v_j; the output layer is integrated out, and drawn from its exact
+conditional where a network is kept (`network_posterior.py`). A fit whose predictions fail the test
+of convergence runs once more, for longer; if it fails again, its diagnostics say so. Pyro's NUTS on
+the same posterior is the reference (`pyro_network.py`).
 
 Prediction: networks kept at equal intervals are an equally weighted mixture; each has its own noise
 variance.
@@ -23,24 +25,16 @@ than 0.001, where the integrator's own error was 0.3 and more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from bo_surrogates.config import Config, integer, real
-from bo_surrogates.inference.hmc import (
-    LogDensityAndGradient,
-    State,
-    Trajectory,
-    init,
-    leapfrog,
-    reasonable_step_size,
-    step,
-    steps_of,
-    warm_up,
-)
+from bo_surrogates.config import Config, choice, integer, real
+from bo_surrogates.inference.hmc import LogDensityAndGradient, Trajectory, leapfrog
 from bo_surrogates.network_posterior import NetworkPosterior
+from bo_surrogates.network_sampling import Chains, Sampler
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -56,57 +50,46 @@ from bo_surrogates.surrogates.sampled_network import (
 )
 from bo_surrogates.threads import limited_threads
 
+if TYPE_CHECKING:
+    from bo_surrogates.pyro_network import NoUTurn
+
 
 @dataclass(frozen=True)
 class HMCConfig(SampledNetworkConfig):
     """Configuration of `hmc`: that of `SampledNetworkConfig`, and the sampler's.
 
     Attributes:
+        engine: "native", ours; or "pyro", its no-U-turn sampler: the reference that ours is tested
+            against, hundreds of times slower. It samples the output layer in any case, and knows
+            no trajectory length.
         trajectory_length: Longest trajectory in whitened time; lengths are uniform below it.
         max_leapfrog: Leapfrog steps in a transition at most.
         target_acceptance: Mean acceptance that the step size is adapted to.
     """
 
-    trajectory_length: float = real(1.5707963, 1e-3, 100.0, log=True)
-    max_leapfrog: int = integer(64, 1, 10_000, log=True)
+    warmup: int = integer(80, 1, 100_000, log=True)
+    engine: str = choice("native", ("native", "pyro"))
+    trajectory_length: float = real(3.1415927, 1e-3, 100.0, log=True)
+    max_leapfrog: int = integer(128, 1, 10_000, log=True)
     target_acceptance: float = real(0.75, 0.1, 0.99)
 
 
-class Run(NamedTuple):
-    """What one run of the chains left.
-
-    Attributes:
-        state: Last state.
-        step_size: That of the sampling.
-        weights: `draws x P`, networks kept.
-        noise: `draws x m`, their noise variances.
-        predictions: `K x samples x q m` values at the gate's points.
-        acceptance: Mean probability of acceptance while sampling.
-        divergences: Divergent transitions of single chains while sampling.
-        gradients: Gradients of single chains, warm-up included.
-    """
-
-    state: State
-    step_size: float
-    weights: Tensor
-    noise: Tensor
-    predictions: Tensor
-    acceptance: float
-    divergences: int
-    gradients: int
-
-
 class HMCNetwork(SampledNetwork):
-    """See the module's docstring; `step_size` is that of the chains where they ended."""
+    """See the module's docstring.
+
+    `step_size` and `metric` (`num_parameters`) are how the chains moved where they ended.
+    """
 
     config_class: ClassVar[type[Config]] = HMCConfig
     config: HMCConfig
     step_size: Tensor
+    metric: Tensor
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`."""
         super().prepare()
         self.register_buffer("step_size", self.weights.new_zeros(()))
+        self.register_buffer("metric", torch.ones_like(self.chains[0]))
 
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Run the chains; see `Surrogate.fit`.
@@ -126,30 +109,30 @@ class HMCNetwork(SampledNetwork):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "hmc"))
         posterior = self._posterior()
         posterior.threads = threads
-        points = self._gate_points(generator)
-        trajectory = self.make_trajectory(posterior, posterior.scales)
+        run_chains = self._engine(posterior, self._gate_points(generator))
         warm = self._warm(warm_start)
         if warm is None:
-            state = init(self._modes(posterior, generator), posterior)
-            warmup, guess = config.warmup, reasonable_step_size(generator, state, trajectory)
+            position = self._modes(posterior, generator)
+            chains = Chains(position, 0.0, torch.ones_like(position[0]))
+            warmup = config.warmup
         else:
-            state = init(warm.chains.to(posterior.X), posterior)
-            warmup, guess = -(-config.warmup // 4), warm.step_size.item()
-        run = self._run(
-            generator, posterior, trajectory, state, guess, points, warmup, config.samples
-        )
+            chains = Chains(
+                self._continued(warm, posterior), warm.step_size.item(), warm.metric.to(posterior.X)
+            )
+            warmup = -(-config.warmup // 4)
+        run = run_chains(generator, chains, warmup, config.samples, config.draws)
         r_hat, ess, message = self._gate(run.predictions)
-        runs = 1
+        runs, gradients = 1, run.gradients
         if message:
-            run = self._run(
-                generator, posterior, trajectory, run.state, run.step_size, points,
-                LONGER * config.warmup, LONGER * config.samples, run.gradients,
-            )  # fmt: skip
+            run = run_chains(
+                generator, run.chains, LONGER * config.warmup, LONGER * config.samples, config.draws
+            )
             r_hat, ess, message = self._gate(run.predictions)
-            runs = 2
+            runs, gradients = 2, gradients + run.gradients
         self._keep(run.weights.to(self.weights), run.noise.to(self.weights))
-        self.chains.copy_(run.state.position)
-        self.step_size.fill_(run.step_size)
+        self.chains.copy_(run.chains.position)
+        self.step_size.fill_(run.chains.step_size)
+        self.metric.copy_(run.chains.metric)
         self.diagnostics = FitDiagnostics(
             converged=not message,
             message=message,
@@ -158,8 +141,8 @@ class HMCNetwork(SampledNetwork):
                 "ess": ess,
                 "acceptance": run.acceptance,
                 "divergences": float(run.divergences),
-                "step_size": run.step_size,
-                "gradients": float(run.gradients),
+                "step_size": run.chains.step_size,
+                "gradients": float(gradients),
                 "runs": float(runs),
             },
         )
@@ -168,46 +151,24 @@ class HMCNetwork(SampledNetwork):
         """The integrator of the sampler; see `inference.hmc.leapfrog` for the arguments."""
         return leapfrog(density, scale)
 
-    def _run(
-        self,
-        generator: torch.Generator,
-        posterior: NetworkPosterior,
-        trajectory: Trajectory,
-        state: State,
-        step_size: float,
-        points: Tensor,
-        warmup: int,
-        samples: int,
-        gradients: int = 0,
-    ) -> Run:
-        """Warm up and sample."""
+    def _samples_output_layer(self) -> bool:
+        return super()._samples_output_layer() or self.config.engine == "pyro"
+
+    def _engine(self, posterior: NetworkPosterior, points: Tensor) -> Sampler | NoUTurn:
         config = self.config
-        length, most = config.trajectory_length, config.max_leapfrog
-        state, step_size, count = warm_up(
-            generator, state, trajectory, steps=warmup, step_size=step_size, length=length,
-            most=most, target=config.target_acceptance,
-        )  # fmt: skip
-        gradients += count * config.chains
-        kept_steps = -(-config.draws // config.chains)
-        keep = {samples * (i + 1) // kept_steps - 1 for i in range(kept_steps)}
-        weights, noise, predictions = [], [], []
-        acceptance, divergences = 0.0, 0
-        for i in range(samples):
-            steps = steps_of(i, step_size, length, most)
-            state, info = step(generator, state, trajectory, step_size, steps)
-            gradients += steps * config.chains
-            acceptance += info.acceptance.mean().item() / samples
-            divergences += int(info.divergent.sum())
-            theta, variance = posterior.networks(state.position, generator)
-            predictions.append(self.network.forward(theta, points).flatten(start_dim=1))
-            if i in keep:
-                weights.append(theta)
-                noise.append(variance)
-        return Run(
-            state, step_size, torch.cat(weights)[-config.draws :],
-            torch.cat(noise)[-config.draws :], torch.stack(predictions, dim=1), acceptance,
-            divergences, gradients,
-        )  # fmt: skip
+        if config.engine == "pyro":
+            # Pyro takes part of a second to import, and most fits do without.
+            from bo_surrogates.pyro_network import NoUTurn
+
+            return NoUTurn(posterior, points, config.max_leapfrog, config.target_acceptance)
+        return Sampler(
+            posterior,
+            points,
+            partial(self.make_trajectory, posterior),
+            config.trajectory_length,
+            config.max_leapfrog,
+            config.target_acceptance,
+        )
 
 
 SURROGATES.register(

@@ -21,7 +21,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from bo_surrogates.config import Config, choice, integer, real
+from bo_surrogates.config import Config, choice, integer, real, reals
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
 from bo_surrogates.network_posterior import (
@@ -48,9 +48,12 @@ class SampledNetworkConfig(Config):
         activation: "tanh", "relu", "silu" or "sine".
         output_layer: "integrated", out of what is sampled, or "sampled" with the other weights.
         prior: "fan-in", weights of a layer with k inputs have standard deviation scale / sqrt(k),
-            hidden biases 1; or "iid", all weights and biases have standard deviation weight_scale.
+            hidden biases 1; "iid", all weights and biases have standard deviation weight_scale; or
+            "per-layer", as "fan-in" with layer_scales and bias_scales.
         input_scale: Prior scale of the first layer's weights: larger, functions vary faster.
-        weight_scale: Prior scale of all further weights.
+        weight_scale: Prior scale of all further weights, and of the outputs' biases.
+        layer_scales: Scale of the weights of each of the depth + 1 layers, if per layer.
+        bias_scales: Standard deviation of the biases of each of them, if per layer.
         noise: "inferred" or "fixed"; without effect where `train_Yvar` is given.
         noise_variance: Of standardized outcomes, if fixed.
         log_noise_mean: Mean of the logarithm of the noise variance, if inferred.
@@ -73,9 +76,11 @@ class SampledNetworkConfig(Config):
     depth: int = integer(2, 1, 4)
     activation: str = choice("tanh", tuple(ACTIVATIONS))
     output_layer: str = choice("integrated", ("integrated", "sampled"))
-    prior: str = choice("fan-in", ("fan-in", "iid"))
+    prior: str = choice("fan-in", ("fan-in", "iid", "per-layer"))
     input_scale: float = real(0.8, 1e-3, 1e3, log=True, search=(0.3, 10.0))
     weight_scale: float = real(3.0, 1e-3, 1e3, log=True, search=(0.3, 10.0))
+    layer_scales: tuple[float, ...] | None = reals(None, 1e-3, 1e3)
+    bias_scales: tuple[float, ...] | None = reals(None, 1e-3, 1e3)
     noise: str = choice("inferred", ("inferred", "fixed"))
     noise_variance: float = real(1e-2, 1e-6, 1e4, log=True)
     log_noise_mean: float = real(-4.0, -12.0, 5.0, search=(-8.0, -2.0))
@@ -96,6 +101,18 @@ class SampledNetworkConfig(Config):
                 f"{type(self).__name__}.draws must be at most chains * samples = "
                 f"{self.chains * self.samples}, got {self.draws}; lower draws or raise samples"
             )
+        for name in ("layer_scales", "bias_scales"):
+            given = getattr(self, name)
+            if self.prior != "per-layer" and given is not None:
+                raise InputError(
+                    f"{type(self).__name__}.{name} is for prior 'per-layer', and prior is "
+                    f"{self.prior!r}"
+                )
+            if self.prior == "per-layer" and len(given or ()) != self.depth + 1:
+                raise InputError(
+                    f"{type(self).__name__}.{name} must be a list of depth + 1 = {self.depth + 1} "
+                    f"numbers where prior is 'per-layer', got {given}"
+                )
 
 
 class SampledNetwork(EnsembleSurrogate):
@@ -126,7 +143,9 @@ class SampledNetwork(EnsembleSurrogate):
 
     def _posterior(self) -> NetworkPosterior:
         config = self.config
-        if config.prior == "iid":
+        if config.prior == "per-layer":
+            scales = self.network.layer_scales(config.layer_scales or (), config.bias_scales or ())
+        elif config.prior == "iid":
             P = self.network.num_parameters
             scales = torch.full((P,), config.weight_scale, dtype=torch.float64)
         else:
@@ -141,9 +160,7 @@ class SampledNetwork(EnsembleSurrogate):
         else:
             noise = LogNoisePrior(config.log_noise_mean, config.log_noise_std)
         X = self.network_inputs(self._inputs).detach()
-        kind = (
-            CollapsedNetworkPosterior if config.output_layer == "integrated" else NetworkPosterior
-        )
+        kind = NetworkPosterior if self._samples_output_layer() else CollapsedNetworkPosterior
         return kind(
             self.network,
             self._sampler_values(X),
@@ -151,6 +168,9 @@ class SampledNetwork(EnsembleSurrogate):
             scales.to(self.weights.device),
             noise,
         )
+
+    def _samples_output_layer(self) -> bool:
+        return self.config.output_layer == "sampled"
 
     def _sampler_values(self, values: Tensor) -> Tensor:
         """Data in the sampler's precision, rounded to single precision in any case.
@@ -176,6 +196,33 @@ class SampledNetwork(EnsembleSurrogate):
             return None
         same = model.chains.shape == self.chains.shape and model.network == self.network
         return model if same else None
+
+    def _continued(self, warm: SampledNetwork, posterior: NetworkPosterior) -> Tensor:
+        """An earlier model's chains, as chains of this posterior.
+
+        Its outcomes were standardized with another mean a and standard deviation s than these, b
+        and t: the same function is (a - b + s f) / t, hence another output layer and noise.
+        """
+        position = warm.chains.to(posterior.X).clone()
+        (a, s), (b, t) = warm._standardization(), self._standardization()
+        ratio, shift = ((s / t).to(position), ((a - b) / t).to(position))
+        parameters, log_variance = posterior.split(position)
+        if log_variance is not None:
+            log_variance += 2.0 * ratio.log()
+        if parameters.shape[-1] == self.network.num_parameters:
+            output = self.network.unpack(parameters)[-1]
+            output.weight.mul_(ratio)
+            output.bias.mul_(ratio).add_(shift)
+        return position
+
+    def _standardization(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the outcomes, `m` each; 0 and 1 without a transform."""
+        zero = self._targets.new_zeros(1, self._targets.shape[-1])
+        if not hasattr(self, "outcome_transform"):
+            return zero[0], torch.ones_like(zero[0])
+        mean, _ = self.outcome_transform.untransform(zero)
+        above, _ = self.outcome_transform.untransform(torch.ones_like(zero))
+        return mean[0], (above - mean)[0]
 
     def _modes(self, posterior: NetworkPosterior, generator: torch.Generator) -> Tensor:
         """`K x num_parameters`: near modes for the weights, at the prior's mean for the noise.

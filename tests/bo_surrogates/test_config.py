@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bo_surrogates.config import Config, choice, flag, integer, real
+from bo_surrogates.config import Config, choice, flag, integer, real, reals
 from bo_surrogates.errors import InputError
 from bo_surrogates.space import Choice, Float, Int
 
@@ -23,6 +23,7 @@ class ExampleConfig(Config):
     activation: str = choice("tanh", ("tanh", "relu"))
     level: int = choice(2, (1, 2, 4))
     warm: bool = flag(True)
+    scales: tuple[float, ...] | None = reals(None, 0.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ configurations = st.builds(
     activation=st.sampled_from(["tanh", "relu"]),
     level=st.sampled_from([1, 2, 4]),
     warm=st.booleans(),
+    scales=st.none() | st.lists(st.floats(0.0, 10.0), max_size=3),
 )
 
 
@@ -95,6 +97,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"level": True}, "level must be one of"),
     ({"warm": 1}, "warm must be one of"),
     ({"warm": "yes"}, "warm must be one of"),
+    ({"scales": 1.0}, "scales must be a list of numbers"),
+    ({"scales": "12"}, "scales must be a list of numbers"),
+    ({"scales": (1.0, -0.5)}, r"scales\[1\] must be in \[0, 10\], got -0.5"),
+    ({"scales": [None]}, r"scales\[0\] must be a number"),
 ]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -111,6 +113,20 @@ def test_drawn_parameters_are_determined_by_the_generator_and_follow_the_scales(
     assert (standard.square().mean() - 1).abs() < 6 * (2 / n) ** 0.5
     # Column by column: the variance of 4000 draws has standard error 0.022.
     assert ((standard.square().mean(dim=0) - 1).abs() < 7 * (2 / 4000) ** 0.5).all()
+
+
+def test_every_layer_may_have_scales_of_its_own() -> None:
+    network = BatchedMLP(3, 2, width=4, depth=2)
+    scales = network.layer_scales([3.0, 2.0, 5.0], [0.1, 0.2, 0.3])
+    layers = network.unpack(scales.unsqueeze(0))
+    for layer, weight, bias in zip(layers, (3.0 / 3**0.5, 1.0, 2.5), (0.1, 0.2, 0.3), strict=True):
+        torch.testing.assert_close(layer.weight, torch.full_like(layer.weight, weight))
+        torch.testing.assert_close(layer.bias, torch.full_like(layer.bias, bias))
+    for bad in ([1.0, 1.0], [1.0, 1.0, 0.0], [1.0, math.nan, 1.0]):
+        with pytest.raises(InputError, match="3 positive scales of weights"):
+            network.layer_scales(bad, [1.0] * 3)
+        with pytest.raises(InputError, match="3 positive scales of biases"):
+            network.layer_scales([1.0] * 3, bad)
 
 
 def test_draws_in_float32_are_the_rounded_draws_in_float64() -> None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import MCMC, NUTS
 from scipy.stats import kstest
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.diagnostics import bulk_ess
-from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates import SURROGATES
 from bo_surrogates.surrogates.hmc import HMCConfig, HMCNetwork
 
@@ -60,37 +56,6 @@ def tiny(**config: Any) -> HMCNetwork:
     return model.fit()
 
 
-def nuts_predictions() -> Tensor:
-    """`1 x S x 6`: network values at `NEW` and the log noise variance, by Pyro."""
-
-    def network(X: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return torch.tanh((X - 0.5) * math.sqrt(12) * w1 + b1) @ w2 + b2
-
-    def program() -> None:
-        weights = [
-            pyro.sample(name, dist.Normal(torch.zeros(k), scale * torch.ones(k)).to_event(1))
-            for name, k, scale in (
-                ("w1", 2, 1.5), ("b1", 2, 1.0), ("w2", 2, 1.2 / math.sqrt(2)), ("b2", 1, 1.2)
-            )
-        ]  # fmt: skip
-        log_noise = pyro.sample("log_noise", dist.Normal(-1.5, 0.5))
-        f = network(TINY_X.float(), *weights)
-        pyro.sample("y", dist.Normal(f, (0.5 * log_noise).exp()).to_event(1), obs=TINY_Y[:, 0])
-
-    samples = 450
-    with fixed_seed(0):
-        pyro.clear_param_store()
-        kernel = NUTS(program, jit_compile=True, ignore_jit_warnings=True, max_tree_depth=6)
-        sampler = MCMC(kernel, num_samples=samples, warmup_steps=120, disable_progbar=True)
-        sampler.run()
-        draws = sampler.get_samples()
-    values = [
-        network(NEW.float(), *[draws[k][i] for k in ("w1", "b1", "w2", "b2")])
-        for i in range(samples)
-    ]
-    return torch.cat([torch.stack(values), draws["log_noise"][:, None]], dim=-1)[None].double()
-
-
 def same_moments(a: Tensor, b: Tensor, ess_a: Tensor, ess_b: Tensor) -> None:
     """Means of two samples agree within 6 standard errors, by their effective sizes."""
     error = (a.var(dim=0) / ess_a + b.var(dim=0) / ess_b).sqrt()
@@ -103,25 +68,25 @@ def tiny_values() -> tuple[Tensor, Tensor]:
 
 
 def values_of(model: HMCNetwork) -> tuple[Tensor, Tensor]:
-    """`S K x 6` values as of `nuts_predictions`, and their effective sample sizes."""
+    """`S K x 6` values at `NEW` and the log noise variance, and their effective sample sizes."""
     assert model.diagnostics.converged
     f = model.posterior(NEW).values[..., 0]
     values = torch.cat([f, model.noise_variance.log()], dim=-1)
-    chains = values.unflatten(0, (400, 32)).transpose(0, 1)
+    config = model.config
+    chains = values.unflatten(0, (config.samples, config.chains)).transpose(0, 1)
     squares = (chains - values.mean(dim=0)).square()
     return values, torch.minimum(bulk_ess(chains), bulk_ess(squares))
 
 
 def test_predictions_and_noise_agree_with_pyro(tiny_values: tuple[Tensor, Tensor]) -> None:
     values, ess = tiny_values
-    chains = nuts_predictions()
-    reference = chains.flatten(end_dim=1)
-    squares = (chains - reference.mean(dim=0)).square()
-    ess_reference = torch.minimum(bulk_ess(chains), bulk_ess(squares))
-    same_moments(values, reference, ess, ess_reference)
-    spread = [(v - values.mean(dim=0)).square() for v in (values, reference)]
-    same_moments(*spread, ess, ess_reference)
-    assert ess_reference.min() > 100  # the comparison means something
+    budget = {"chains": 2, "warmup": 80, "samples": 125, "draws": 250, "max_leapfrog": 32}
+    reference = tiny(engine="pyro", min_ess=60.0, max_r_hat=1.1, **budget)
+    reference_values, reference_ess = values_of(reference)
+    same_moments(values, reference_values, ess, reference_ess)
+    spread = [(v - values.mean(dim=0)).square() for v in (values, reference_values)]
+    same_moments(*spread, ess, reference_ess)
+    assert reference_ess.min() > 60  # the comparison means something
 
 
 @pytest.mark.parametrize(
@@ -217,7 +182,7 @@ def test_more_networks_than_there_are_samples_are_refused() -> None:
 
 def test_each_network_and_output_has_its_own_noise(model: HMCNetwork) -> None:
     assert model.noise_variance.shape == (40, 2)
-    assert len(model.noise_variance.unique()) == 80
+    assert len(model.noise_variance.unique()) > 40  # a rejected proposal leaves it as it was
     _, Y = measurements(m=2)
     noise = model.posterior(points(3), observation_noise=True).noise_variance
     expected = (model.noise_variance * Y.var(dim=0)).unsqueeze(1).expand(40, 3, 2)
@@ -255,6 +220,43 @@ def test_independent_weights_have_one_scale() -> None:
     torch.testing.assert_close(weights, torch.full_like(weights, 0.7))
 
 
+def test_layers_may_have_scales_of_their_own() -> None:
+    """Gain 2 for all weights, biases of standard deviation 1, log noise sd ~ N(log 0.05, 0.1^2)."""
+    X, Y = measurements()
+    hard: dict[str, Any] = {
+        "prior": "per-layer", "layer_scales": [2.0] * 3, "bias_scales": [1.0] * 3,
+        "log_noise_mean": 2 * math.log(0.05), "log_noise_std": 0.2, "output_layer": "sampled",
+    }  # fmt: skip
+    model = HMCNetwork(X, Y, config=HMCConfig(**SMALL | hard), seed=0)
+    posterior = model._posterior()
+    weights, _ = posterior.split(posterior.scales.double().unsqueeze(0))
+    for layer, inputs in zip(model.network.unpack(weights), (2, 8, 8), strict=True):
+        torch.testing.assert_close(
+            layer.weight, torch.full_like(layer.weight, 2 / math.sqrt(inputs))
+        )
+        torch.testing.assert_close(layer.bias, torch.ones_like(layer.bias))
+    # l = 2 log sd has twice the mean and twice the standard deviation.
+    assert posterior.prior is not None
+    assert posterior.prior.mean == pytest.approx(2 * math.log(0.05))
+    assert posterior.prior.std == pytest.approx(2 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prior": "per-layer", "layer_scales": [1.0] * 3}, "bias_scales must be a list of depth"),
+        ({"prior": "per-layer", "layer_scales": [1.0] * 2, "bias_scales": [1.0] * 3},
+         r"layer_scales must be a list of depth \+ 1 = 3 numbers"),
+        ({"layer_scales": [1.0] * 3}, "layer_scales is for prior 'per-layer'"),
+    ],
+)  # fmt: skip
+def test_scales_that_do_not_fit_the_layers_are_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"HMCConfig.{message}"):
+        HMCConfig(**fields)
+
+
 # ---- warm start --------------------------------------------------------------------------------
 def test_a_warm_start_goes_on_from_the_old_chains_with_fewer_gradients() -> None:
     X, Y = measurements()
@@ -269,6 +271,32 @@ def test_a_warm_start_goes_on_from_the_old_chains_with_fewer_gradients() -> None
     for other in (new, cold):
         difference = (other.posterior(test_X).mean - old.posterior(test_X).mean) / unit
         assert difference.square().mean().sqrt() < 0.5
+
+
+@pytest.mark.parametrize("output_layer", ["sampled", "integrated"])
+def test_chains_go_on_as_the_same_functions_when_the_standardization_changes(
+    output_layer: str,
+) -> None:
+    X, Y = measurements(m=2)
+    short = {"warmup": 5, "samples": 5, "map_steps": 10, "output_layer": output_layer}
+    old = fit(X, Y, **short, precision="double")
+    more = torch.cat([X, points(1)]), torch.cat([Y, torch.tensor([[40.0, -300.0]]).to(Y)])
+    new = fit(*more, **short, precision="double")
+    posterior = new._posterior()
+    position = new._continued(old, posterior)
+    _, before = old._posterior().split(old.chains)
+    _, after = posterior.split(position)
+    assert before is not None
+    assert after is not None
+    units = [model.outcome_transform.stdvs[0] for model in (old, new)]  # type: ignore[operator]
+    torch.testing.assert_close(after.exp() * units[1] ** 2, before.exp() * units[0] ** 2)
+    if output_layer == "sampled":
+        test_X = points(4)
+        new.weights[:8], old.weights[:8] = posterior.split(position)[0], old.chains[:, :-2]
+        values = [model.posterior(test_X).values[:8] for model in (old, new)]
+        torch.testing.assert_close(values[0], values[1])
+    else:
+        assert torch.equal(position[:, :-2], old.chains[:, :-2])
 
 
 def test_a_warm_start_of_another_shape_is_a_cold_start() -> None:
