@@ -1,20 +1,12 @@
-"""Kernels of infinitely wide networks: the neural network Gaussian process (NNGP).
-
-A fully connected network with L hidden layers of width n and independent Gaussian weights,
-
-    h^1     = sqrt(sw/d) W^1 z + sqrt(sb) b^1,
-    h^{l+1} = sqrt(sw/n) W^{l+1} phi(h^l) + sqrt(sb) b^{l+1},
-
-becomes a Gaussian process as n grows (Neal 1996; Lee et al. 2018, arXiv 1711.00165, section 2;
-Matthews et al. 2018, arXiv 1804.11271). Its covariance follows layer by layer from the
-activation's dual map (`dual_activations.py`), at a cost linear in depth.
+"""Kernels of infinitely wide networks: the neural network Gaussian process (NNGP) and the neural
+tangent kernel (NTK), as GPyTorch kernels with learnt scales. The networks and the recursion are
+those of `recursion.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from gpytorch.constraints import Interval
@@ -25,58 +17,18 @@ from torch.nn import Parameter
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.kernels.dual_activations import DualActivation, dual_activation
+from bo_surrogates.kernels.recursion import Kind, Network, first_layer, gram, propagate, variances
 
-MAX_DEPTH = 8
+MAX_DEPTH = 16
 INPUT_SCALE_BOUNDS = (1e-3, 1e2)
 OUTPUT_VARIANCE_BOUNDS = (1e-3, 1e3)
 BIAS_VARIANCE_BOUNDS = (1e-3, 3.0)
 
 
-class LayerCovariance(NamedTuple):
-    """Covariance of one layer's pre-activations at two sets of points.
-
-    Attributes:
-        q1: Variances at the first set, shaped to broadcast against `K`.
-        q2: Variances at the second set, shaped to broadcast against `K`.
-        K: Covariances between the sets.
-    """
-
-    q1: Tensor
-    q2: Tensor
-    K: Tensor
-
-
-def layer_covariances(
-    activation: DualActivation,
-    depth: int,
-    first: LayerCovariance,
-    weight_variance: float | Tensor,
-    bias_variance: Tensor,
-) -> Iterator[LayerCovariance]:
-    """The covariances of h^1, ..., h^{depth + 1}, each from the one before.
-
-    The last one is the NNGP kernel. The tangent kernel accumulates over all of them.
-
-    Args:
-        activation: The activation's dual maps.
-        depth: Number of hidden layers.
-        first: Covariance of h^1, which is linear in the inputs.
-        weight_variance: sw.
-        bias_variance: sb, shaped to broadcast against `first.K`.
-    """
-    q1, q2, K = first
-    yield first
-    for _ in range(depth):
-        K = weight_variance * activation.dual(q1, q2, K) + bias_variance
-        q1 = weight_variance * activation.diagonal(q1) + bias_variance
-        q2 = weight_variance * activation.diagonal(q2) + bias_variance
-        yield LayerCovariance(q1, q2, K)
-
-
 class NNGPKernel(Kernel):
     """Prior covariance of an infinitely wide network's output.
 
-    k(x, x') = v K^L(z, z'), where z = a * (2 x - 1): inputs are expected in [0, 1]^d and are
+    k(x, x') = v K(z, z'), where z = a * (2 x - 1): inputs are expected in [0, 1]^d and are
     centred, then scaled by one factor an input. `v`, `a` and the bias variance sb are learnt in
     the log domain, each within bounds; log a and log v have a standard normal prior, sb none.
 
@@ -86,18 +38,22 @@ class NNGPKernel(Kernel):
 
     Args:
         activation: Name of one of `DUAL_ACTIVATIONS`, or an own `DualActivation`.
-        depth: Number of hidden layers, 1 to 8.
+        depth: Number of hidden layers, 1 to 16.
         ard_num_dims: Number of inputs d.
         weight_variance: sw, > 0; None for the activation's default.
-        normalize: Divide by sqrt(K^L(z, z) K^L(z', z')), so that the prior variance is `v`
-            everywhere instead of growing away from the centre.
+        skip: Share of the variance that skip connections carry past each hidden layer after the
+            first, in [0, 1).
+        ard: Whether each input has its own scale `a`, or all share one.
+        normalize: Divide by the kernel's square root at z and at z', so that the prior variance
+            is `v` everywhere instead of growing away from the centre.
         batch_shape: One set of parameters for each element, e.g. for each output.
 
     Raises:
-        InputError: An unknown activation, or a depth or weight variance out of range.
+        InputError: An unknown activation, or a depth, weight variance or skip out of range.
     """
 
     has_lengthscale = False  # hence not stationary
+    kind: ClassVar[Kind] = "nngp"
 
     def __init__(
         self,
@@ -106,24 +62,27 @@ class NNGPKernel(Kernel):
         ard_num_dims: int,
         *,
         weight_variance: float | None = None,
+        skip: float = 0.0,
+        ard: bool = True,
         normalize: bool = False,
         batch_shape: torch.Size | None = None,
     ) -> None:
         super().__init__(ard_num_dims=ard_num_dims, batch_shape=batch_shape)
-        self.activation = dual_activation(activation) if isinstance(activation, str) else activation
+        activation = dual_activation(activation) if isinstance(activation, str) else activation
         if not 1 <= depth <= MAX_DEPTH:
             raise InputError(f"depth must be in 1..{MAX_DEPTH}, got {depth}")
         if weight_variance is None:
-            weight_variance = self.activation.weight_variance
+            weight_variance = activation.weight_variance
         if not 0 < weight_variance < math.inf:
             raise InputError(f"weight_variance must be positive and finite, got {weight_variance}")
-        self.depth = depth
-        self.weight_variance = weight_variance
+        if not 0 <= skip < 1:
+            raise InputError(f"skip must be in [0, 1), got {skip}")
+        self.network = Network(activation, depth, weight_variance, skip)
         self.normalize = normalize
         # Logarithms with box constraints (no transform): L-BFGS-B honours the bounds exactly.
         shape = self.batch_shape
         for name, columns, initial, bounds in (
-            ("log_input_scale", ard_num_dims, 1.0, INPUT_SCALE_BOUNDS),
+            ("log_input_scale", ard_num_dims if ard else 1, 1.0, INPUT_SCALE_BOUNDS),
             ("log_output_variance", 1, 1.0, OUTPUT_VARIANCE_BOUNDS),
             ("log_bias_variance", 1, 0.1, BIAS_VARIANCE_BOUNDS),
         ):
@@ -143,7 +102,7 @@ class NNGPKernel(Kernel):
 
     @property
     def input_scale(self) -> Tensor:
-        """a, `batch_shape x 1 x d`, float64."""
+        """a, `batch_shape x 1 x d` (or one column, if shared), float64."""
         return self.log_input_scale.double().exp()
 
     @property
@@ -163,6 +122,25 @@ class NNGPKernel(Kernel):
             X: `... x n x d` inputs in [0, 1].
         """
         return (2.0 * X.double() - 1.0) * self.input_scale
+
+    def amplitude(self, z: Tensor) -> Tensor | None:
+        """What `normalize` multiplies functions by, `... x n x 1`, before sqrt(v).
+
+        Args:
+            z: `... x n x d` scaled inputs, see `scaled_inputs`.
+
+        Returns:
+            1 / sqrt(k(z, z) / v); None for 1, without `normalize`.
+        """
+        return self._variance(z).rsqrt() if self.normalize else None
+
+    def _factor(self) -> Tensor:
+        """What the network's covariance is multiplied by, `batch_shape x 1 x 1`."""
+        return self.output_variance
+
+    def _variance(self, z: Tensor) -> Tensor:
+        """The kernel's diagonal before `_factor` and `normalize`, `... x n x 1`."""
+        return variances(self.network, z, self.bias_variance, tangent=False).K
 
     def forward(
         self,
@@ -189,50 +167,82 @@ class NNGPKernel(Kernel):
         """
         if last_dim_is_batch:
             raise InputError(
-                "NNGPKernel does not support last_dim_is_batch: a network mixes all its inputs"
+                f"{type(self).__name__} does not support last_dim_is_batch: a network mixes all "
+                "its inputs"
             )
+        if not diag:
+            return self.matrices(x1, x2, self.kind)[0]
+        z1, z2 = self._pair_of_inputs(x1, x2, diag)
+        if z1 is z2:
+            variance = torch.ones_like(z1[..., :1]) if self.normalize else self._variance(z1)
+        else:
+            bias = self.bias_variance
+            first = first_layer(self.network, z1, z2, bias, diag=True)
+            layers = propagate(self.network, *first, bias, tangent=self.kind != "nngp")
+            covariance = layers.K if layers.T is None else layers.T
+            amplitudes = self.amplitude(z1), self.amplitude(z2)
+            variance = covariance
+            for amplitude in amplitudes:
+                variance = variance if amplitude is None else variance * amplitude
+        # `normalize` divides by the variance, and with it by what `_factor` has beside v.
+        factor = self.output_variance if self.normalize else self._factor()
+        return (factor * variance).squeeze(-1).to(x1.dtype)
+
+    def matrices(self, x1: Tensor, x2: Tensor, kind: Kind) -> tuple[Tensor, ...]:
+        """Covariances of the network between two sets of points: before training, its tangents.
+
+        Args:
+            x1: `... x n x d` inputs in [0, 1].
+            x2: `... x m x d` inputs in [0, 1].
+            kind: "nngp", "tangent", or "both" in this order.
+
+        Returns:
+            Matrices `... x n x m` in the dtype of `x1`.
+        """
+        z1, z2 = self._pair_of_inputs(x1, x2)
+        amplitude1, amplitude2 = self.amplitude(z1), self.amplitude(z2)
+        if amplitude1 is None or amplitude2 is None:
+            factor1, factor2 = self._factor(), None
+        else:
+            factor1, factor2 = self.output_variance * amplitude1, amplitude2.mT
+        found = gram(self.network, z1, z2, self.bias_variance, factor1, factor2, kind)
+        return tuple(M.to(x1.dtype) for M in found)
+
+    def _pair_of_inputs(self, x1: Tensor, x2: Tensor, diag: bool = False) -> tuple[Tensor, Tensor]:
+        """Both sets, scaled; one tensor where they are the same points."""
         # Equal values are not enough where gradients are wanted: the partial derivative in x1
         # alone, at x1 = x2, is not the derivative of the variance.
         same = x1 is x2 or (
-            diag and not (x1.requires_grad or x2.requires_grad) and torch.equal(x1, x2)
+            not (x1.requires_grad or x2.requires_grad)
+            and (diag or x1.data_ptr() == x2.data_ptr())
+            and torch.equal(x1, x2)
         )
         z1 = self.scaled_inputs(x1)
-        z2 = z1 if same else self.scaled_inputs(x2)
-        if diag and same:
-            variance = torch.ones_like(z1[..., :1]) if self.normalize else self.network_variance(z1)
-            return (self.output_variance * variance).squeeze(-1).to(x1.dtype)
-        scale = self.weight_variance / x1.shape[-1]
-        bias = self.bias_variance
-        q1 = scale * z1.square().sum(dim=-1, keepdim=True) + bias
-        q2 = q1 if same else scale * z2.square().sum(dim=-1, keepdim=True) + bias
-        if diag:
-            K = scale * (z1 * z2).sum(dim=-1, keepdim=True) + bias
-        else:
-            K, q2 = scale * (z1 @ z2.mT) + bias, q2.mT
-        for layer in layer_covariances(  # noqa: B007
-            self.activation, self.depth, LayerCovariance(q1, q2, K), self.weight_variance, bias
-        ):
-            pass
-        covariance = layer.K
-        if self.normalize:
-            covariance = covariance * layer.q1.rsqrt() * layer.q2.rsqrt()
-        covariance = self.output_variance * covariance
-        return (covariance.squeeze(-1) if diag else covariance).to(x1.dtype)
+        return z1, z1 if same else self.scaled_inputs(x2)
 
-    def network_variance(self, z: Tensor) -> Tensor:
-        """K^L(z, z) by the diagonal recursion alone.
 
-        Args:
-            z: `... x n x d` scaled inputs, see `scaled_inputs`.
+class NTKKernel(NNGPKernel):
+    """The neural tangent kernel, v T(z, z') / (L + 1).
 
-        Returns:
-            `... x n x 1` variances of the network's output, before the factor v.
-        """
-        bias = self.bias_variance
-        q = self.weight_variance / z.shape[-1] * z.square().sum(dim=-1, keepdim=True) + bias
-        for _ in range(self.depth):
-            q = self.weight_variance * self.activation.diagonal(q) + bias
-        return q
+    A sum over L + 1 layers of weights: divided by their number, it has the size of the NNGP
+    kernel. It is the tangent kernel of a network whose output is multiplied by
+    sqrt(v / (L + 1)), and `matrices` gives the covariance of that network as well. With
+    `normalize` the output is multiplied by sqrt(v / T(z, z)).
+
+    Arguments are those of `NNGPKernel`. Of piecewise linear activations it has a kink at
+    coincident points, where its derivative is taken as 0.
+    """
+
+    kind: ClassVar[Kind] = "tangent"
+
+    def _factor(self) -> Tensor:
+        return self.output_variance / (self.network.depth + 1)
+
+    def _variance(self, z: Tensor) -> Tensor:
+        T = variances(self.network, z, self.bias_variance, tangent=True).T
+        if T is None:
+            raise TypeError("variances() left out the tangent kernel")
+        return T
 
 
 # Functions, not lambdas: a kernel can be copied and sent to another process.

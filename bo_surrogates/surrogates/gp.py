@@ -66,6 +66,7 @@ from bo_surrogates.config import Config, choice
 from bo_surrogates.errors import FitError, InputError
 from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
 from bo_surrogates.inference.jitter import recorded_jitter
+from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
 from bo_surrogates.kernels.additive import AdditiveFeatures, AdditiveKernel
 from bo_surrogates.kernels.mixed import MixedFeatures, MixedKernel, stationary_kernel
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
@@ -182,7 +183,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
     def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
         """What `fit` maximizes."""
-        return ExactMarginalLogLikelihood(self.likelihood, self)
+        return MarginalLogLikelihood(self.likelihood, self)
 
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Maximize the marginal likelihood; see `Surrogate.fit`."""

@@ -1,10 +1,10 @@
 """Infinitely wide Bayesian neural network: an exact Gaussian process with the NNGP kernel.
 
-Model: y = f(x) + e with f ~ GP(constant, v K^L), K^L the covariance of an infinitely wide network
-with L hidden layers (`kernels/infinite_width.py`). It is what a Bayesian neural network with
-Gaussian weights becomes as its width grows (Lee et al. 2018, arXiv 1711.00165; Matthews et al.
-2018, arXiv 1804.11271; as a surrogate, Li et al. 2023, arXiv 2305.20028): no sampler, and a
-kernel that is not stationary.
+Model: y = f(x) + e with f ~ GP(constant, v K), K the covariance of an infinitely wide network with
+L hidden layers, with or without skip connections (`kernels/recursion.py`). It is what a Bayesian
+neural network with Gaussian weights becomes as its width grows (Lee et al. 2018, arXiv 1711.00165;
+Matthews et al. 2018, arXiv 1804.11271; as a surrogate, Li et al. 2023, arXiv 2305.20028): no
+sampler, and a kernel that is not stationary.
 
 Inference: hyper-parameters (input scales, output variance, bias variance, noise, constant mean)
 maximize the marginal likelihood plus log priors within bounds (L-BFGS-B); the posterior over
@@ -47,9 +47,12 @@ class NNGPConfig(Config):
     Attributes:
         activation: Decides how smooth functions are: "relu" and "leaky_relu" are piecewise
             linear, the others analytic; "rbf_sin" makes the kernel stationary.
-        depth: Number of hidden layers, 1 to 8; deeper kernels are flatter away from x = x'.
+        depth: Number of hidden layers, 1 to 16; deeper kernels are flatter away from x = x'.
         weight_variance: Prior variance of the weights (times 1 / width); None for the
             activation's default, at which signals neither vanish nor explode with depth.
+        skip: Share of the variance that skip connections carry past each hidden layer after the
+            first; what is lost with depth is lost more slowly.
+        ard: Whether each input has its own scale, or all share one.
         normalize: Equal prior variance everywhere, instead of growing away from the centre.
         restarts: Starting points of the hyper-parameters' optimization: the prior's centre (or
             the warm start), then draws from the priors; the best optimum is kept. More than one
@@ -57,10 +60,12 @@ class NNGPConfig(Config):
     """
 
     activation: str = choice("relu", tuple(DUAL_ACTIVATIONS))
-    depth: int = integer(3, 1, MAX_DEPTH)
+    depth: int = integer(3, 1, MAX_DEPTH, search=(1, 8))
     weight_variance: float | None = real(
         None, 1e-2, 1e2, log=True, optional=True, search=(0.3, 5.0)
     )
+    skip: float = real(0.0, 0.0, 0.99, search=(0.0, 0.9))
+    ard: bool = flag(True)
     normalize: bool = flag(False)
     restarts: int = integer(1, 1, 100)
 
@@ -68,6 +73,7 @@ class NNGPConfig(Config):
         "activation",
         "depth",
         "weight_variance",
+        "skip",
         "normalize",
     )
 
@@ -76,6 +82,7 @@ class NNGP(ExactGPSurrogate):
     """See the module's docstring."""
 
     config_class: ClassVar[type[Config]] = NNGPConfig
+    kernel_class: ClassVar[type[NNGPKernel]] = NNGPKernel
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`."""
@@ -96,11 +103,13 @@ class NNGP(ExactGPSurrogate):
         """See `ExactGPSurrogate.make_kernel`."""
         if not isinstance(config, NNGPConfig):
             raise TypeError(f"expected an NNGPConfig, got {config!r}")
-        return NNGPKernel(
+        return cls.kernel_class(
             config.activation,
             config.depth,
             d,
             weight_variance=config.weight_variance,
+            skip=config.skip,
+            ard=config.ard,
             normalize=config.normalize,
             batch_shape=batch_shape,
         )

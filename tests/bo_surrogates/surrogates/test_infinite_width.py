@@ -299,15 +299,19 @@ def test_depth_and_activation_are_what_the_configuration_says() -> None:
     X, Y = data(6)
     model = build(X, Y, config=NNGPConfig("gelu", depth=4, weight_variance=0.7, normalize=True))
     kernel = model.covar_module
-    assert kernel.activation.name == "gelu"
-    assert (kernel.depth, kernel.weight_variance, kernel.normalize) == (4, 0.7, True)
+    assert kernel.network.activation.name == "gelu"
+    assert (kernel.network.depth, kernel.network.weight_variance, kernel.normalize) == (
+        4,
+        0.7,
+        True,
+    )
 
 
 def test_mistakes_in_the_configuration_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"activation must be one of .* did you mean 'relu'"):
         NNGPConfig(activation="reluu")
-    with pytest.raises(InputError, match=r"depth must be in \[1, 8\], got 9"):
-        NNGPConfig(depth=9)
+    with pytest.raises(InputError, match=r"depth must be in \[1, 16\], got 17"):
+        NNGPConfig(depth=17)
 
 
 def test_noise_prior_is_botorchs() -> None:

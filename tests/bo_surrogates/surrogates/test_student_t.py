@@ -375,7 +375,7 @@ def test_mistakes_in_the_configuration_are_refused_by_name() -> None:
 
 def test_the_nngp_kernel_is_what_the_configuration_says() -> None:
     kernel = build(*data(), kernel="nngp", activation="gelu", depth=2).gp.covar_module
-    assert (kernel.activation.name, kernel.depth) == ("gelu", 2)
+    assert (kernel.network.activation.name, kernel.network.depth) == ("gelu", 2)
 
 
 def test_no_functions_cannot_be_drawn(two_outputs: StudentTProcess) -> None:

@@ -1,0 +1,41 @@
+"""Gaussian log densities against torch's, and their gradients against automatic differentiation."""
+
+from __future__ import annotations
+
+import torch
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from torch.distributions import MultivariateNormal
+
+from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood, log_density
+from bo_surrogates.surrogates import SURROGATES
+
+
+def test_log_density_and_its_gradients_are_those_of_torchs_normal_distribution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(2, 5, 5, generator=generator, dtype=torch.float64)
+    S = (root @ root.mT + torch.eye(5)).requires_grad_()
+    residual = torch.randn(2, 5, generator=generator, dtype=torch.float64).requires_grad_()
+    weights = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    value = log_density(residual, S)
+    reference = MultivariateNormal(torch.zeros(5, dtype=torch.float64), S).log_prob(residual)
+    torch.testing.assert_close(value, reference)
+    ours = torch.autograd.grad(weights @ value, [S, residual])
+    S_gradient, expected = torch.autograd.grad(weights @ reference, [S, residual])
+    torch.testing.assert_close(ours[1], expected)
+    # Of a symmetric matrix only the symmetric part of a gradient matters.
+    torch.testing.assert_close(ours[0], (S_gradient + S_gradient.mT) / 2)
+
+
+def test_marginal_likelihood_is_gpytorchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(8, 2, generator=generator, dtype=torch.float64)
+    model = SURROGATES["gp"].build(X, torch.stack([X[:, 0], X.prod(-1)], dim=-1), seed=0)
+    gradients, values = [], []
+    for cls in (MarginalLogLikelihood, ExactMarginalLogLikelihood):
+        model.train()
+        mll = cls(model.likelihood, model)
+        values.append(mll(model(*model.train_inputs), model.train_targets))
+        gradients.append(torch.autograd.grad(values[-1].sum(), list(model.parameters())))
+    torch.testing.assert_close(values[0], values[1])
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected)
