@@ -197,8 +197,8 @@ def test_wide_networks_trained_by_gradient_descent_follow_the_law() -> None:
         values = Y.mean() + Y.std() * values
         posterior = model.posterior(Xs)
         sd = posterior.variance.sqrt().squeeze(-1)
-        # Seven standard errors of 100 networks (3e-10). What is left: width (order 1 / 1000 of T, magnified
-        # by training), and steps of a tenth of the fastest time scale; measured at a fifth of this.
+        # Seven standard errors of 100 networks (3e-10), and what is left: the width (T is off by
+        # order 1 / 1000, which training magnifies), steps of a tenth of the fastest time scale.
         allowed = 0.05 * sd
         error = values.mean(0) - posterior.mean.squeeze(-1)
         assert (error.abs() <= 7 * values.std(0) / networks**0.5 + allowed).all()
