@@ -78,6 +78,8 @@ class EnsembleConfig(Config):
         renewal: Share of a member's prior variance that a warm start draws anew.
         noise: "learnt" or "fixed"; without effect where `train_Yvar` is given.
         noise_variance: Of standardized outcomes, if fixed.
+        precision: Of the training: "single" or "double". What follows it, the regression on the
+            hidden layers included, has the data's precision or better.
     """
 
     _searched: ClassVar[tuple[str, ...] | None] = (
@@ -100,6 +102,7 @@ class EnsembleConfig(Config):
     renewal: float = real(0.1, 0.0, 1.0)
     noise: str = choice("learnt", ("learnt", "fixed"))
     noise_variance: float = real(5e-2, 1e-8, 1e4, log=True)
+    precision: str = choice("single", ("single", "double"))
 
 
 class DeepEnsemble(EnsembleSurrogate):
@@ -189,25 +192,21 @@ class DeepEnsemble(EnsembleSurrogate):
         targets = Y.expand(config.members, -1, -1)
         if config.prior_function > 0:  # g has to explain what the prior function does not
             targets = targets - config.prior_function * self.member.forward(self.prior_weights, X)
-        kind = (
-            CollapsedNetworkPosterior if config.output_layer == "integrated" else NetworkPosterior
+        variance = noise if weights is None else noise / weights
+        dtype = torch.float32 if config.precision == "single" else torch.float64
+        training = self._posterior(
+            X.to(dtype), targets.to(dtype), variance.to(dtype), threads
         )
-        posterior = kind(
-            self.member,
-            X,
-            targets,
-            self.prior_scales,
-            noise if weights is None else noise / weights,
-            threads,
-        )
-        scales = posterior.scales
-        minimum = posterior.maximize(
-            whitened[:, : len(scales)] * scales,
+        scales = training.scales
+        minimum = training.maximize(
+            whitened[:, : len(scales)].to(dtype) * scales,
             steps=steps,
             learning_rate=config.learning_rate,
             scale=scales,
         )
-        self._keep(self._networks(posterior, minimum.state, generator), noise.mean(dim=-2))
+        posterior = self._posterior(X, targets, variance, threads)
+        networks = self._networks(posterior, minimum.state.to(X), generator)
+        self._keep(networks, noise.mean(dim=-2))
         with torch.no_grad():
             residual = (self.function_values(X) - Y).square().mean().sqrt().item()
         improved = minimum.last <= minimum.first
@@ -306,6 +305,14 @@ class DeepEnsemble(EnsembleSurrogate):
             chosen = torch.randint(n, (config.members, n), generator=generator)
             weights = torch.nn.functional.one_hot(chosen, n).sum(dim=1).double()
         return weights.to(self._targets).unsqueeze(-1)
+
+    def _posterior(
+        self, X: Tensor, targets: Tensor, variance: Tensor, threads: int
+    ) -> NetworkPosterior:
+        kinds = {"integrated": CollapsedNetworkPosterior, "trained": NetworkPosterior}
+        return kinds[self.config.output_layer](
+            self.member, X, targets, self.prior_scales.to(X), variance, threads
+        )
 
     def _networks(
         self, posterior: NetworkPosterior, parameters: Tensor, generator: torch.Generator
