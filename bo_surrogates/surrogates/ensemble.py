@@ -48,7 +48,7 @@ from bo_surrogates.surrogates.base import (
 from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
 from bo_surrogates.threads import limited_threads
 
-LOG_NOISE_MEAN, LOG_NOISE_STD = -4.0, 2.0  # of the log of the standardized noise variance
+LOG_NOISE_MEAN, LOG_NOISE_STD = -4.0, 1.0  # of the log of the standardized noise variance
 MAX_LEARNT = 10.0
 # Variances below these are raised to them: a regression in float64 bears more than Adam, whose
 # steps have to cross a valley about the noise's standard deviation wide.
