@@ -1,17 +1,21 @@
 """One iteration of the loop: fit and acquisition, every surrogate against plain BoTorch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.iteration --n 20 100 --rounds 7
+    python -m benchmarks.iteration --n 100 --q 10 --surrogates ensemble \
+        --config ensemble '{"members": 10, "depth": 3, "width": 128}'
 
-Hartmann-6 with n Sobol points, one candidate, noisy log expected improvement. The peer is
+Hartmann-6 with n Sobol points, q candidates, noisy log expected improvement. The peer is
 `SingleTaskGP`, `fit_gpytorch_mll` and `optimize_acqf` with the same budget.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from botorch.acquisition.logei import qLogNoisyExpectedImprovement
@@ -34,7 +38,9 @@ BUDGET = AcquisitionConfig()
 PEER = "botorch"
 
 
-def ours(name: str, n: int) -> Callable[[int], Mapping[str, Callable[[], object]]]:
+def ours(
+    name: str, n: int, q: int = 1, config: Mapping[str, Any] | None = None
+) -> Callable[[int], Mapping[str, Callable[[], object]]]:
     """Fit and acquisition of a registered surrogate."""
     problem = PROBLEMS["hartmann6"].make(negate=True)
 
@@ -44,21 +50,23 @@ def ours(name: str, n: int) -> Callable[[int], Mapping[str, Callable[[], object]
         made = {}
 
         def fit() -> None:
-            made["model"] = SURROGATES[name].build(X, Y, bounds=problem.bounds, seed=seed)
+            made["model"] = SURROGATES[name].build(
+                X, Y, bounds=problem.bounds, config=config, seed=seed
+            )
 
         def acquire() -> None:
             function = make_acquisition(
                 made["model"], config=BUDGET, weights=torch.ones(1, 1).double(), X_baseline=X,
                 seed=seed,
             )  # fmt: skip
-            maximize(function, problem.space, 1, BUDGET, X)
+            maximize(function, problem.space, q, BUDGET, X)
 
         return {"fit": fit, "acquisition": acquire}
 
     return work
 
 
-def botorch(n: int) -> Callable[[int], Mapping[str, Callable[[], object]]]:
+def botorch(n: int, q: int = 1) -> Callable[[int], Mapping[str, Callable[[], object]]]:
     """The same by BoTorch alone."""
     problem = PROBLEMS["hartmann6"].make(negate=True)
 
@@ -81,7 +89,8 @@ def botorch(n: int) -> Callable[[int], Mapping[str, Callable[[], object]]]:
                 sampler=SobolQMCNormalSampler(torch.Size([BUDGET.mc_samples]), seed=seed),
             )  # fmt: skip
             optimize_acqf(
-                function, bounds=problem.bounds, q=1, num_restarts=BUDGET.num_restarts,
+                function, bounds=problem.bounds, q=q, sequential=True,
+                num_restarts=BUDGET.num_restarts,
                 raw_samples=BUDGET.raw_samples, options={"maxiter": BUDGET.maxiter},
             )  # fmt: skip
 
@@ -96,14 +105,23 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[20, 100], help="training points")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--surrogates", nargs="+", default=list(SURROGATES))
+    parser.add_argument("--q", type=int, default=1, help="candidates")
+    parser.add_argument(
+        "--config", nargs=2, action="append", default=[], metavar=("NAME", "JSON"),
+        help="a surrogate's configuration, as JSON",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, help="folder to write the figures to")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    configs = {name: json.loads(text) for name, text in arguments.config}
+    q = arguments.q
     for n in arguments.n:
-        cases = {PEER: botorch(n)} | {name: ours(name, n) for name in arguments.surrogates}
+        cases = {PEER: botorch(n, q)} | {
+            name: ours(name, n, q, configs.get(name)) for name in arguments.surrogates
+        }
         rows = summarize(measure(cases, arguments.rounds), PEER)
-        path = None if arguments.json is None else arguments.json / f"iteration_n{n}.json"
-        report(f"one iteration on Hartmann-6, n = {n}, q = 1", rows, PEER, path)
+        path = None if arguments.json is None else arguments.json / f"iteration_n{n}_q{q}.json"
+        report(f"one iteration on Hartmann-6, n = {n}, q = {q}", rows, PEER, path)
 
 
 if __name__ == "__main__":

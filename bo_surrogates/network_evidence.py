@@ -32,7 +32,7 @@ FEATURES = 2048  # hidden units, over all networks drawn, that estimate the cova
 OCTAVES = tuple(0.5 * i for i in range(-5, 6))  # of the first layer's scale about its prior median
 SIZES = tuple(2.0 ** (0.5 * i) for i in range(-5, 6))  # s, relative to its prior median
 NOISE_POINTS = 60
-INPUT_SCALE_STD, SIZE_STD = 1.0, 0.7  # of the logarithms' priors
+INPUT_SCALE_STD, SIZE_STD = 0.25, 0.7  # of the logarithms' priors
 
 
 class NoisePrior(NamedTuple):

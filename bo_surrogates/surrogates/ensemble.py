@@ -194,9 +194,7 @@ class DeepEnsemble(EnsembleSurrogate):
             targets = targets - config.prior_function * self.member.forward(self.prior_weights, X)
         variance = noise if weights is None else noise / weights
         dtype = torch.float32 if config.precision == "single" else torch.float64
-        training = self._posterior(
-            X.to(dtype), targets.to(dtype), variance.to(dtype), threads
-        )
+        training = self._posterior(X.to(dtype), targets.to(dtype), variance.to(dtype), threads)
         scales = training.scales
         minimum = training.maximize(
             whitened[:, : len(scales)].to(dtype) * scales,
