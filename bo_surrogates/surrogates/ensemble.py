@@ -23,6 +23,11 @@ Bayesian bootstrap (Rubin 1981), exponential variables with mean 1, or resamplin
 trained with the others, and a member is one function: the classical deep ensemble.
 
 Prediction: the functions, `output_draws` a member, are an equally weighted mixture.
+
+A prior of the noise that is too wide ends Bayesian optimization: with a standard deviation of 2 of
+its logarithm, the ten first observations of Hartmann-6 are explained by noise alone. The scale of
+the first layer is held near its median for a like reason: the evidence of few observations in many
+inputs is largest for functions so rough that each observation says nothing about the next.
 """
 
 from __future__ import annotations
