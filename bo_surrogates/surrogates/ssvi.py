@@ -10,12 +10,22 @@ Inference: sparse subspace variational inference (Li, Miao, Qiu and Zhang 2024, 
 `inference/ssvi.py`). Active weights have independent Gaussian posteriors, fitted by Adam to the
 evidence lower bound on all data with noise of its own for each input and unit
 (`local_reparameterization.py`); every `interval` steps some of them give way to others. The v_j
-and the scales of the first and the last layer come first, from the evidence of a Gaussian process
-with the prior's covariance (`network_evidence.py`): within the bound the v_j would grow until the
-posterior is the prior.
+come first, from the evidence of a Gaussian process with the prior's covariance, and so do the
+scales of the first and the last layer if they are to be learnt (`network_evidence.py`): within the
+bound the v_j would grow until the posterior is the prior.
 
 Prediction: the posterior of one member knows one mode, and is too narrow. Members differ by their
 start and by their active sets; weights drawn from all of them are an equally weighted mixture.
+
+What it is for: small networks with known uncertainty, such as compressed classifiers
+(`benchmarks/sparse_classification.py`). As a surrogate on few data it has no advantage over
+`ensemble` or `hmc`: `python -m benchmarks.calibration --surrogates ssvi ensemble hmc --seeds 2`
+gives, in this order, CRPS 0.24, 0.22, 0.19, NLPD 0.60, 0.62, 0.21 and coverage of 90 % intervals
+0.93, 0.91, 0.92. The defaults were chosen on these four functions (three seeds of each): its own
+figures are optimistic. There, at 600 steps, 32 units and 16 members did better than 64 and 8;
+denser networks did no better than those of density 0.2; sets that never change and removal by
+|mean| did as well as the default; learnt scales gave a better density (NLPD 0.42 to 0.51) but a
+worse CRPS (0.25 to 0.23), since they may take a function of six inputs for noise.
 """
 
 from __future__ import annotations
@@ -114,10 +124,10 @@ class SSVIConfig(Config):
     width: int = integer(32, 1, 4096, log=True, search=(16, 256))
     depth: int = integer(2, 1, 4)
     activation: str = choice("relu", tuple(ACTIVATIONS))
-    steps: int = integer(600, 1, 100_000, log=True)
+    steps: int = integer(1200, 1, 100_000, log=True)
     learning_rate: float = real(2e-2, 1e-6, 1.0, log=True, search=(1e-3, 1e-1))
     raw_learning_rate: float = real(2e-2, 1e-6, 1.0, log=True, search=(1e-3, 1e-1))
-    scales: str = choice("learnt", ("learnt", "fixed"))
+    scales: str = choice("fixed", ("learnt", "fixed"))
     input_scale: float = real(1.5, 1e-3, 1e3, log=True, search=(0.3, 5.0))
     weight_scale: float = real(3.0, 1e-3, 1e3, log=True, search=(0.3, 5.0))
     initial_std: float = real(0.05, 1e-6, 1.0, log=True, search=(1e-3, 0.5))
