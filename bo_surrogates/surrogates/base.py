@@ -40,7 +40,7 @@ from bo_surrogates.errors import FitWarning, InputError
 from bo_surrogates.registry import Registry
 from bo_surrogates.seeding import fixed_seed
 
-PosteriorKind = Literal["gaussian", "ensemble", "student-t"]
+PosteriorKind = Literal["gaussian", "ensemble", "mixture", "student-t"]
 FORMAT_VERSION = 1  # of files written by `Surrogate.save`
 
 

@@ -11,6 +11,7 @@ from .conftest import Fitted, points
 KINDS = {
     "gaussian": "GPyTorchPosterior",
     "ensemble": "EnsemblePosterior",
+    "mixture": "GaussianMixture",
     "student-t": "StudentTPosterior",
 }
 

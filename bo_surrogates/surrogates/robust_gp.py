@@ -1,0 +1,177 @@
+"""Gaussian process that finds outliers and discounts them, by relevance pursuit.
+
+Model: y_i = f(x_i) + e_i, f ~ GP(constant, k), e_i ~ N(0, s2 + r_i), where r_i = 0 but for a few
+outliers (Ament et al. 2024, arXiv 2410.24222, section 3).
+
+Inference: starting with all points as outliers, those with the smallest r_i are taken for regular
+ones, in steps; at each number of outliers the r_i and the hyper-parameters maximize the marginal
+likelihood. Of these models the one with the best marginal likelihood times a prior that falls
+exponentially with the number of outliers is kept (section 5). The algorithm is BoTorch's.
+
+Prediction: the posterior is exact, given the r_i. New observations have the variance s2.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from botorch.exceptions.errors import ModelFittingError
+from botorch.exceptions.warnings import InputDataWarning
+from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
+from botorch.models.likelihoods.sparse_outlier_noise import (
+    SparseOutlierGaussianLikelihood,
+    SparseOutlierNoise,
+)
+from botorch.models.relevance_pursuit import (
+    backward_relevance_pursuit,
+    get_posterior_over_support,
+)
+from gpytorch.distributions import MultivariateNormal
+from gpytorch.kernels import Kernel
+from linear_operator.operators import LinearOperator
+from linear_operator.utils.errors import NanError, NotPSDError
+from torch import Tensor
+
+from bo_surrogates.config import Config, choice, real
+from bo_surrogates.errors import FitError
+from bo_surrogates.kernels.mixed import stationary_kernel
+from bo_surrogates.surrogates.base import SURROGATES, Capabilities, Surrogate, SurrogateEntry
+from bo_surrogates.surrogates.gp import SMOOTHNESS, ExactGPSurrogate
+
+FRACTIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of outliers that are tried
+TOLERANCE = {"ftol": 1e-7, "gtol": 1e-5}  # of each of the searches
+
+
+@dataclass(frozen=True)
+class RobustGPConfig(Config):
+    """Configuration of `robust_gp`.
+
+    Attributes:
+        kernel: "rbf", "matern32" or "matern52", with the priors of `gp`.
+        max_fraction: Of the points, taken for outliers at most.
+    """
+
+    _searched: ClassVar[tuple[str, ...] | None] = ("kernel",)
+
+    kernel: str = choice("rbf", tuple(SMOOTHNESS))
+    max_fraction: float = real(0.5, 0.0, 0.5)
+
+
+class RobustGP(ExactGPSurrogate):
+    """See the module's docstring."""
+
+    config_class: ClassVar[type[Config]] = RobustGPConfig
+    config: RobustGPConfig
+
+    def prepare(self) -> None:
+        """See `Surrogate.prepare`: a variance of its own for each point."""
+        count = self.train_targets.shape[-1]
+        self.likelihood = SparseOutlierGaussianLikelihood(
+            base_noise=self.likelihood.noise_covar, dim=count
+        ).to(self.train_targets)
+        self._noise.full_support()  # dense, so that the state has one shape
+
+    @classmethod
+    def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
+        """See `ExactGPSurrogate.make_kernel`."""
+        name: str = config.kernel  # type: ignore[attr-defined]
+        return stationary_kernel(SMOOTHNESS[name], d, d, batch_shape)
+
+    @property
+    def _noise(self) -> SparseOutlierNoise:
+        noise: SparseOutlierNoise = self.likelihood.noise_covar
+        return noise
+
+    @property
+    def outliers(self) -> Tensor:
+        """`n`, which training points are taken for outliers."""
+        return self._noise.rho.detach() > 0
+
+    def fit(self, warm_start: Surrogate | None = None) -> Self:
+        """Relevance pursuit; see `Surrogate.fit`.
+
+        A warm start is not used: each search of the pursuit starts where the one before ended.
+        """
+        count = self.train_targets.shape[-1]
+        most = math.floor(self.config.max_fraction * count)
+        levels = {min(int(fraction * count), most) for fraction in FRACTIONS}
+        mll = self.marginal_likelihood()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
+                _, trace = backward_relevance_pursuit(
+                    sparse_module=self._noise,
+                    mll=mll,
+                    sparsity_levels=[*levels, count],
+                    optimizer_kwargs={"options": dict(TOLERANCE)},
+                )
+                # The first has all points as outliers.
+                models: list[Any] = list(trace or [])
+                candidates = [m for m in models if len(m._noise.support) <= most]
+                # BoTorch divides the log likelihood by n, not the log prior: with this mean an
+                # outlier costs five units of log likelihood.
+                _, probability = get_posterior_over_support(
+                    SparseOutlierNoise, candidates, prior_mean_of_support=0.2 * count
+                )
+            best = candidates[int(probability.argmax())]
+            best._noise.to_dense()
+            self._noise.remove_support()
+            self._noise.full_support()
+            self.load_state_dict(best.state_dict())
+            self.diagnostics = self._diagnose(mll)
+        except (ModelFittingError, NotPSDError, NanError) as error:
+            raise FitError(
+                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
+                f"{count} points: {error}"
+            ) from error
+        found = {"outliers": float(self.outliers.sum())}
+        self.diagnostics = replace(self.diagnostics, values={**self.diagnostics.values, **found})
+        return self
+
+    def training_noise(self) -> LinearOperator:
+        """See `ExactGPSurrogate.training_noise`: that of outliers included."""
+        (X,) = self.train_inputs
+        with torch.no_grad():
+            diagonal = self.forward(X).lazy_covariance_matrix.diagonal()
+            noise: LinearOperator = self._noise(X, shape=X.shape[:-1], diag_K=diagonal)
+        return noise
+
+    def _apply_noise(
+        self, X: Tensor, mvn: MultivariateNormal, observation_noise: bool | Tensor = False
+    ) -> MultivariateNormal:
+        """BoTorch's, with the noise of regular points for all new ones."""
+        if observation_noise is False:
+            return mvn
+        noise = (
+            observation_noise.squeeze(-1)
+            if torch.is_tensor(observation_noise)
+            else self._noise.base_noise.noise
+        )
+        covariance = mvn.lazy_covariance_matrix.add_diagonal(noise.expand(mvn.mean.shape))
+        return MultivariateNormal(mvn.mean, covariance)
+
+    def condition_on_observations(  # type: ignore[override]  # BoTorch's own bases differ
+        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
+    ) -> BatchedMultiOutputGPyTorchModel:
+        """See `ExactGPSurrogate.condition_on_observations`; new points are regular ones."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputDataWarning)  # says the same
+            return super().condition_on_observations(X, Y, noise=noise, **kwargs)
+
+
+SURROGATES.register(
+    SurrogateEntry(
+        name="robust_gp",
+        model_class=RobustGP,
+        summary="Gaussian process that finds outliers among the observations by relevance pursuit",
+        paper="Ament et al. 2024, arXiv 2410.24222",
+        capabilities=Capabilities(
+            posterior="gaussian", multi_output=False, exact_conditioning=True,
+            observation_variance=False, max_n=1000, cost="seconds",
+        ),
+    )
+)  # fmt: skip
