@@ -18,6 +18,16 @@ weights.
 
 Prediction: Gaussian, outcomes independent given the features; conditioning on new observations is
 exact given the features; drawn functions are networks with drawn last layers.
+
+BoTorch's model is not used here because its posterior holds the points of a batch to be independent
+and has the noise in it, so that neither a joint acquisition function nor a drawn function agrees
+with it; `benchmarks/vbll.py` compares the two.
+
+The bound does not know that the hidden weights are uncertain. Trained freely, features fit the data
+with all the width there is, and intervals are far too narrow where inputs are many: hence wide
+layers, a narrow prior about random features (`hidden_std`) and few steps, chosen by predictive log
+density and coverage on the functions of `benchmarks/calibration.py`. Prefer `laplace` where the
+uncertainty itself is wanted.
 """
 
 from __future__ import annotations
