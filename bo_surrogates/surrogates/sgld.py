@@ -36,9 +36,10 @@ class CSGLDConfig(SGMCMCConfig):
         largest_step: Step size at the start of a cycle, as a multiple of the burn-in's.
     """
 
+    thinning: int = integer(50, 1, 100_000, log=True)
     cycles: int = integer(4, 1, 10_000, log=True)
-    exploration: float = real(0.25, 0.0, 0.99)
-    largest_step: float = real(1.0, 1e-3, 10.0, log=True)
+    exploration: float = real(0.1, 0.0, 0.99)
+    largest_step: float = real(2.5, 1e-3, 10.0, log=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,8 +59,9 @@ class SGLDConfig(SGMCMCConfig):
         largest_step: First step size, as a multiple of the burn-in's.
     """
 
+    thinning: int = integer(50, 1, 100_000, log=True)
     decay: float = real(0.0, 0.0, 1.0)
-    largest_step: float = real(1.0, 1e-3, 10.0, log=True)
+    largest_step: float = real(1.5, 1e-3, 10.0, log=True)
 
 
 class LangevinNetwork(SGMCMCNetwork):
