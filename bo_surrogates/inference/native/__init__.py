@@ -5,10 +5,11 @@ kernel. Networks of surrogates are so small that torch spends its time between o
 trajectory is thousands of them. Here one network stays in the processor's nearest cache for a whole
 trajectory (or run of Adam), and networks are divided among threads.
 
-C++ rather than Numba: compiled by Numba, plain loops over contiguous rows reach a tenth of the
-kernel's speed or less, because neither blocks of registers nor a vector of tanh can be said there;
-they take 10 s to compile, too, and Numba is 200 MB to install and limits the version of NumPy. Most
-machines have a C++ compiler, and one that has none still runs all of this by torch.
+C++ rather than Numba: compiled by Numba, plain loops over contiguous rows reach a sixth to a third
+of the kernel's speed (`python -m benchmarks.gradients`; table in `benchmarks/README.md`), because
+blocks of registers cannot be said there. They take 10 s to compile, too, and Numba is 200 MB to
+install and limits the version of NumPy. Most machines have a C++ compiler, and one that has none
+still runs all of this by torch.
 
 - `source/`: the kernel, for GCC and Clang, with vectors as wide as the processor's.
 - `library.py`: compiles it at its first use (seconds, once for a machine), keeps it in the user's
