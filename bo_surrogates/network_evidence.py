@@ -64,6 +64,20 @@ class PriorEstimate(NamedTuple):
     output_scale: Tensor
     noise: Tensor
 
+    def scales(self, network: BatchedMLP, weight_scale: float) -> Tensor:
+        """`P` prior standard deviations of a network's parameters, float64.
+
+        Args:
+            network: Its shape.
+            weight_scale: Scale of the hidden layers after the first.
+        """
+        scales = network.scales(self.input_scale, weight_scale).to(self.output_scale.device)
+        outputs = network.outputs
+        last = scales[-(network.width + 1) * outputs :].unflatten(0, (-1, outputs))  # a view
+        last[:-1] = self.output_scale / network.width**0.5
+        last[-1] = self.output_scale
+        return scales
+
 
 def log_evidence(covariance: Tensor, Y: Tensor, sizes: Tensor, noise: Tensor) -> Tensor:
     """Log density of outcomes under N(0, s^2 covariance + v I), up to a constant.

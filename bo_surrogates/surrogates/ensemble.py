@@ -255,10 +255,7 @@ class DeepEnsemble(EnsembleSurrogate):
         Scales and prior functions are stored on the way.
         """
         config, member = self.config, self.member
-        scales = member.scales(prior.input_scale, config.weight_scale).to(self.weights.device)
-        last = scales[-(config.width + 1) * member.outputs :].unflatten(0, (-1, member.outputs))
-        last[:-1] = prior.output_scale / config.width**0.5  # views of `scales`
-        last[-1] = prior.output_scale
+        scales = prior.scales(member, config.weight_scale)
         ones, dtype = torch.ones_like(scales), self.weights.dtype
         theta = member.draw(config.members, ones, generator, dtype)
         functions = member.draw(config.members, ones, generator, dtype)
