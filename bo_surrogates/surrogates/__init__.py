@@ -12,6 +12,7 @@ from bo_surrogates.surrogates import sghmc as _sghmc  # noqa: F401
 from bo_surrogates.surrogates import sgld as _sgld  # noqa: F401
 from bo_surrogates.surrogates import ssvi as _ssvi  # noqa: F401
 from bo_surrogates.surrogates import student_t as _student_t  # noqa: F401
+from bo_surrogates.surrogates import svgp as _svgp  # noqa: F401
 from bo_surrogates.surrogates import tangent_kernel as _tangent_kernel  # noqa: F401
 from bo_surrogates.surrogates import vbll as _vbll  # noqa: F401
 from bo_surrogates.surrogates.base import (
