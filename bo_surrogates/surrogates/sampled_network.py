@@ -141,7 +141,8 @@ class SampledNetwork(EnsembleSurrogate):
         """The networks kept."""
         return config.draws
 
-    def _posterior(self) -> NetworkPosterior:
+    def _posterior(self, collapsed: bool | None = None) -> NetworkPosterior:
+        """What the chains sample; of the hidden layers only or of all weights, if that is said."""
         config = self.config
         if config.prior == "per-layer":
             scales = self.network.layer_scales(config.layer_scales or (), config.bias_scales or ())
@@ -160,7 +161,9 @@ class SampledNetwork(EnsembleSurrogate):
         else:
             noise = LogNoisePrior(config.log_noise_mean, config.log_noise_std)
         X = self.network_inputs(self._inputs).detach()
-        kind = NetworkPosterior if self._samples_output_layer() else CollapsedNetworkPosterior
+        if collapsed is None:
+            collapsed = not self._samples_output_layer()
+        kind = CollapsedNetworkPosterior if collapsed else NetworkPosterior
         return kind(
             self.network,
             self._sampler_values(X),
@@ -228,19 +231,24 @@ class SampledNetwork(EnsembleSurrogate):
         """`K x num_parameters`: near modes for the weights, at the prior's mean for the noise.
 
         A mode of both would be one where the network explains the noise and its variance vanishes.
+        Modes are those of all weights, whatever is sampled: the marginal density of the hidden
+        layers has sharp ones far from its bulk, in which a chain may stay for its whole run.
         """
-        scales, _ = posterior.split(posterior.scales.unsqueeze(0))
+        full = self._posterior(collapsed=False)
+        full.threads = posterior.threads
+        scales, _ = full.split(full.scales.unsqueeze(0))
         whitened = torch.randn(
             self.config.chains, scales.shape[-1], generator=generator, dtype=torch.float64
         ).to(scales)
-        prior = posterior.prior
+        prior = full.prior
         noise = 0 if prior is None else self._targets.shape[-1]
         rest = scales.new_full((len(whitened), noise), 0.0 if prior is None else prior.mean)
-        start = torch.cat([whitened * scales, rest], dim=-1)
         only_weights = torch.cat([scales[0], scales.new_zeros(noise)])
-        return posterior.maximize(
-            start, steps=self.config.map_steps, learning_rate=0.05, scale=only_weights
-        ).state
+        mode = full.maximize(
+            torch.cat([whitened * scales, rest], dim=-1), steps=self.config.map_steps,
+            learning_rate=0.05, scale=only_weights,
+        ).state  # fmt: skip
+        return torch.cat([mode[:, : posterior.num_parameters - noise], rest], dim=-1)
 
     def _gate(self, predictions: Tensor) -> tuple[float, float, str]:
         """Worst R-hat and effective sample size, and what is wrong with them or nothing.

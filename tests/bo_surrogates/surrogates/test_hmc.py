@@ -80,7 +80,7 @@ def values_of(model: HMCNetwork) -> tuple[Tensor, Tensor]:
 
 def test_predictions_and_noise_agree_with_pyro(tiny_values: tuple[Tensor, Tensor]) -> None:
     values, ess = tiny_values
-    budget = {"chains": 2, "warmup": 80, "samples": 125, "draws": 250, "max_leapfrog": 32}
+    budget = {"chains": 2, "warmup": 60, "samples": 100, "draws": 200, "max_leapfrog": 16}
     reference = tiny(engine="pyro", min_ess=60.0, max_r_hat=1.1, **budget)
     reference_values, reference_ess = values_of(reference)
     same_moments(values, reference_values, ess, reference_ess)
