@@ -37,6 +37,7 @@ from botorch.sampling.pathwise.features.maps import FeatureMap
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
+from linear_operator import to_linear_operator
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
@@ -272,7 +273,9 @@ class SVGP(Surrogate, SingleTaskVariationalGP):
         A = torch.linalg.solve_triangular(L, kernel(Z, X).to_dense(), upper=False)
         mean = self.model.mean_module.constant + (A.mT @ q.variational_mean)
         R = q.chol_variational_covar.tril().mT @ A
-        return MultivariateNormal(mean, kernel(X).to_dense() - A.mT @ A + R.mT @ R)
+        covariance = kernel(X).to_dense() - A.mT @ A + R.mT @ R
+        # As an operator: a dense matrix would be factorized at once, singular ones refused.
+        return MultivariateNormal(mean, to_linear_operator(covariance))
 
     @property
     def _supports_cache_root(self) -> bool:

@@ -144,3 +144,12 @@ def test_what_it_cannot_do_is_said(full):
         full.posterior(TEST, output_indices=[1])
     with pytest.raises(InputError, match="one output"):
         full.subset_output([1])
+
+
+def test_many_close_points_have_a_posterior(sparse):
+    """Their covariance is singular to rounding."""
+    model, _, _ = sparse
+    close = torch.linspace(0, 1, 400, dtype=torch.float64).unsqueeze(-1).expand(-1, 2)
+    posterior = model.posterior(close, observation_noise=True)
+    assert (posterior.variance > 0).all()
+    assert torch.isfinite(model.posterior(close).mean).all()
