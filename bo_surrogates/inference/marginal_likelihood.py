@@ -22,16 +22,19 @@ from torch.autograd.function import once_differentiable
 
 
 class QuadraticFormAndLogDeterminant(torch.autograd.Function):
-    """r' S^-1 r and log |S|; once differentiable.
+    """r' S^-1 r and log |S| of S = K + diag(noise); once differentiable.
 
     Args:
-        S: `batch_shape x n x n` covariances.
+        K: `batch_shape x n x n` covariances.
+        noise: `batch_shape x n` variances.
         residual: `batch_shape x n`.
     """
 
     @staticmethod
-    def forward(ctx: Any, S: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, K: Tensor, noise: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """`batch_shape` quadratic forms and log determinants."""
+        S = K.clone()
+        S.diagonal(dim1=-2, dim2=-1).add_(noise)
         L = psd_safe_cholesky(S)
         alpha = torch.cholesky_solve(residual.unsqueeze(-1), L).squeeze(-1)
         ctx.save_for_backward(L, alpha)
@@ -40,27 +43,29 @@ class QuadraticFormAndLogDeterminant(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients in `S` and `residual`."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients in `K`, `noise` and `residual`."""
         L, alpha = ctx.saved_tensors
         of_form, of_determinant = grads
-        grad_S = torch.cholesky_inverse(L).mul_(of_determinant[..., None, None])
+        # Symmetric; its transpose has its rows, not its columns, side by side in memory.
+        grad_K = torch.cholesky_inverse(L).mT.mul_(of_determinant[..., None, None])
         scaled = alpha * of_form.unsqueeze(-1)
-        grad_S -= scaled.unsqueeze(-1) * alpha.unsqueeze(-2)
-        return grad_S, 2.0 * scaled
+        grad_K.addcmul_(scaled.unsqueeze(-1), alpha.unsqueeze(-2), value=-1.0)
+        return grad_K, grad_K.diagonal(dim1=-2, dim2=-1).clone(), 2.0 * scaled
 
 
-def log_density(residual: Tensor, S: Tensor) -> Tensor:
-    """log N(residual; 0, S).
+def log_density(residual: Tensor, K: Tensor, noise: Tensor) -> Tensor:
+    """log N(residual; 0, K + diag(noise)).
 
     Args:
         residual: `batch_shape x n`.
-        S: `batch_shape x n x n`.
+        K: `batch_shape x n x n`.
+        noise: `batch_shape x n`.
 
     Returns:
         `batch_shape` log densities.
     """
-    form, log_determinant = QuadraticFormAndLogDeterminant.apply(S, residual)
+    form, log_determinant = QuadraticFormAndLogDeterminant.apply(K, noise, residual)
     return -0.5 * (form + log_determinant + residual.shape[-1] * math.log(2.0 * math.pi))
 
 
@@ -71,6 +76,11 @@ class MarginalLogLikelihood(ExactMarginalLogLikelihood):
         self, function_dist: MultivariateNormal, target: Tensor, *params: Any, **kwargs: Any
     ) -> Tensor:
         """Of targets `batch_shape x n`; `batch_shape` values."""
-        observed = self.likelihood(function_dist, *params, **kwargs)
-        value = log_density(target - observed.mean, observed.covariance_matrix)
+        mean = function_dist.mean
+        noise = self.likelihood._shaped_noise_covar(mean.shape, *params, **kwargs)
+        value = log_density(
+            target - mean,
+            function_dist.covariance_matrix,
+            noise.diagonal(dim1=-2, dim2=-1).expand(mean.shape),
+        )
         return self._add_other_terms(value, params) / target.shape[-1]

@@ -13,17 +13,19 @@ from bo_surrogates.surrogates import SURROGATES
 def test_log_density_and_its_gradients_are_those_of_torchs_normal_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(2, 5, 5, generator=generator, dtype=torch.float64)
-    S = (root @ root.mT + torch.eye(5)).requires_grad_()
+    K = (root @ root.mT).requires_grad_()
+    noise = (0.5 + torch.rand(2, 5, generator=generator, dtype=torch.float64)).requires_grad_()
+    S = K + torch.diag_embed(noise)
     residual = torch.randn(2, 5, generator=generator, dtype=torch.float64).requires_grad_()
     weights = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    value = log_density(residual, S)
+    value = log_density(residual, K, noise)
     reference = MultivariateNormal(torch.zeros(5, dtype=torch.float64), S).log_prob(residual)
     torch.testing.assert_close(value, reference)
-    ours = torch.autograd.grad(weights @ value, [S, residual])
-    S_gradient, expected = torch.autograd.grad(weights @ reference, [S, residual])
-    torch.testing.assert_close(ours[1], expected)
+    ours = torch.autograd.grad(weights @ value, [K, noise, residual])
+    K_gradient, *expected = torch.autograd.grad(weights @ reference, [K, noise, residual])
+    torch.testing.assert_close(ours[1:], tuple(expected))
     # Of a symmetric matrix only the symmetric part of a gradient matters.
-    torch.testing.assert_close(ours[0], (S_gradient + S_gradient.mT) / 2)
+    torch.testing.assert_close(ours[0], (K_gradient + K_gradient.mT) / 2)
 
 
 def test_marginal_likelihood_is_gpytorchs() -> None:
