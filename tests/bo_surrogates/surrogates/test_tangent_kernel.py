@@ -339,7 +339,7 @@ def test_law_follows_the_dtype_of_the_data(dtype: torch.dtype) -> None:
 def test_large_eigenvalues_are_learnt_first(trained: NTK) -> None:
     """What is left of the residual along eigenvector i decays as exp(-mu_i t) towards the end."""
     with torch.no_grad():
-        _, T, noise, _, c = parts(trained, data(1)[0][:0])
+        _, T, noise, _, c = parts(trained, data(2)[0][:0])
         values, Q = torch.linalg.eigh(T)
         s, m = trained.outcome_transform.stdvs.squeeze(), trained.outcome_transform.means.squeeze()
         left = []
