@@ -105,7 +105,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 def compare(rounds: int, n: int, width: int, engines: Sequence[str]) -> dict[str, Any]:
