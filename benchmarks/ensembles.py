@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from benchmarks.timing import Sample, measure, report, summarize
 from bo_surrogates.design import sobol_design
 from bo_surrogates.inference.adam import minimize
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 from problems import PROBLEMS
 
 MEMBERS, NOISE, LEARNING_RATE = 10, 0.01, 0.01

@@ -31,9 +31,9 @@ from torch import Tensor
 from benchmarks.timing import Work, measure
 from bo_surrogates.inference import hmc
 from bo_surrogates.inference.native.library import library
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
-from bo_surrogates.noise_priors import LogNoisePrior
+from bo_surrogates.networks.noise_priors import LogNoisePrior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 
 NETWORKS, STEPS, CPU_SECONDS = 16, 30, 0.1
 KINDS = {"sampled": NetworkPosterior, "integrated": CollapsedNetworkPosterior}

@@ -21,10 +21,10 @@ from torch import Tensor
 from bo_surrogates.errors import RunError
 from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
 from bo_surrogates.inference.hmc import leapfrog
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
-from bo_surrogates.network_sampling import Chains, Sampler
 from bo_surrogates.networks import BatchedMLP
-from bo_surrogates.noise_priors import LogNoisePrior
+from bo_surrogates.networks.noise_priors import LogNoisePrior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
+from bo_surrogates.networks.sampling import Chains, Sampler
 
 HELD_OUT = 50  # points at which predictions are watched
 NOISE = 0.05  # prior median of the noise's sd, at which modes are sought
@@ -279,7 +279,7 @@ def pyro_nuts(seed: int, n: int, width: int) -> Work:
     """Pyro's NUTS with a compiled potential, one chain, few draws: it is slow."""
     from pyro.infer import MCMC, NUTS
 
-    from bo_surrogates.pyro_network import from_sites, network_model, to_sites
+    from bo_surrogates.networks.pyro_model import from_sites, network_model, to_sites
     from bo_surrogates.seeding import fixed_seed
 
     goal, warmup, samples = target(n, width, torch.float64), 30, 30

@@ -31,8 +31,8 @@ from bo_surrogates.inference.ssvi import (
     train,
     uniform_groups,
 )
-from bo_surrogates.local_reparameterization import sampled_forward
 from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.local_reparameterization import sampled_forward
 from problems.documented.data import ImageData, load_images
 
 DRAWS = 32  # of a member's weights, for its predictions

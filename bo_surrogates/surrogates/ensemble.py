@@ -8,11 +8,11 @@ given per point.
 Inference, in three steps.
 
 1. Prior and noise. The scale of the first layer, that of the output layer and v maximize the
-   evidence of the Gaussian process that has the prior covariance of f (`network_evidence.py`).
+   evidence of the Gaussian process that has the prior covariance of f (`networks/evidence.py`).
 2. Hidden layers. Given these the output layer is Bayesian linear regression, and is integrated out
-   in closed form (`network_posterior.py`). Each member's hidden layers maximize what is left, their
-   marginal log posterior, from a start of their own, by full-batch Adam with a cosine schedule
-   (Lakshminarayanan et al. 2017, arXiv 1612.01474; here the noise does not depend on x).
+   in closed form (`networks/posterior.py`). Each member's hidden layers maximize what is left,
+   their marginal log posterior, from a start of their own, by full-batch Adam with a cosine
+   schedule (Lakshminarayanan et al. 2017, arXiv 1612.01474; here the noise does not depend on x).
 3. Output layers. Several are drawn for each member from their exact conditional given the member's
    hidden layers: what a member does not know about its output layer is part of the posterior
    (the neural linear model of Snoek et al. 2015, arXiv 1502.05700, in each member).
@@ -39,9 +39,9 @@ import torch
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
-from bo_surrogates.network_evidence import NoisePrior, PriorEstimate, estimate_prior
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
+from bo_surrogates.networks.evidence import NoisePrior, PriorEstimate, estimate_prior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,

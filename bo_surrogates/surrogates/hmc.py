@@ -4,11 +4,11 @@ Model: that of `surrogates/sampled_network.py`.
 
 Inference: K chains of HMC (`inference/hmc.py`) in coordinates whitened by the prior (Neal 1996,
 "Bayesian Learning for Neural Networks", chapter 3; Izmailov et al. 2021, arXiv 2104.14421) and by
-a factor for each group of weights, which the warm-up finds (`network_sampling.py`). They move in
+a factor for each group of weights, which the warm-up finds (`networks/sampling.py`). They move in
 the hidden layers and the log v_j; the output layer is integrated out, and drawn from its exact
-conditional where a network is kept (`network_posterior.py`). A fit whose predictions fail the test
+conditional where a network is kept (`networks/posterior.py`). A fit whose predictions fail the test
 of convergence runs once more, for longer; if it fails again, its diagnostics say so. Pyro's NUTS on
-the same posterior is the reference (`pyro_network.py`).
+the same posterior is the reference (`networks/pyro_model.py`).
 
 Prediction: networks kept at equal intervals are an equally weighted mixture; each has its own noise
 variance.
@@ -33,8 +33,8 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.inference.hmc import LogDensityAndGradient, Trajectory, leapfrog
-from bo_surrogates.network_posterior import NetworkPosterior
-from bo_surrogates.network_sampling import Chains, Sampler
+from bo_surrogates.networks.posterior import NetworkPosterior
+from bo_surrogates.networks.sampling import Chains, Sampler
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -51,7 +51,7 @@ from bo_surrogates.surrogates.sampled_network import (
 from bo_surrogates.threads import limited_threads
 
 if TYPE_CHECKING:
-    from bo_surrogates.pyro_network import NoUTurn
+    from bo_surrogates.networks.pyro_model import NoUTurn
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class HMCNetwork(SampledNetwork):
         config = self.config
         if config.engine == "pyro":
             # Pyro takes part of a second to import, and most fits do without.
-            from bo_surrogates.pyro_network import NoUTurn
+            from bo_surrogates.networks.pyro_model import NoUTurn
 
             return NoUTurn(posterior, points, config.max_leapfrog, config.target_acceptance)
         return Sampler(

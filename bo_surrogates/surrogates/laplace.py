@@ -10,11 +10,11 @@ training the linearized network is a Gaussian process with the network's neural 
 (Lee et al. 2019, arXiv 1902.06720). With "zero", the usual prior, the most likely weights of a few
 data points are often all zero, though no draw of the prior looks like that: the network is lost.
 
-Inference (`gauss_newton.py`): Gauss-Newton steps to the maximum a posteriori weights theta*; the
-prior variances and v_j move along with them to the maximum of the evidence of the linearized
-network, under LogNormal priors (MacKay 1992; Immer et al. 2021, arXiv 2104.04975). Then f is
-replaced by f(x; theta*) + J(x) (theta - theta*), and the posterior of theta is Gaussian (Khan et
-al. 2019, arXiv 1906.01930; Immer et al. 2021, arXiv 2008.08217; as a surrogate, Li et al. 2023,
+Inference (`networks/gauss_newton.py`): Gauss-Newton steps to the maximum a posteriori weights
+theta*; the prior variances and v_j move along with them to the maximum of the evidence of the
+linearized network, under LogNormal priors (MacKay 1992; Immer et al. 2021, arXiv 2104.04975). Then
+f is replaced by f(x; theta*) + J(x) (theta - theta*), and the posterior of theta is Gaussian (Khan
+et al. 2019, arXiv 1906.01930; Immer et al. 2021, arXiv 2008.08217; as a surrogate, Li et al. 2023,
 arXiv 2305.20028). `structure`:
 
 - "full": of all weights, exact for the linearized network, in weight or function space, whichever
@@ -43,11 +43,11 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.errors import FitError
-from bo_surrogates.gauss_newton import Evidence, maximize_evidence, train
-from bo_surrogates.kronecker_posterior import Kronecker, LastLayer
-from bo_surrogates.linearization import DERIVATIVES, Linearization, linearize
-from bo_surrogates.linearized_posterior import LinearizedPosterior, WeightPrior, condition
 from bo_surrogates.networks import BatchedMLP, Layer
+from bo_surrogates.networks.gauss_newton import Evidence, maximize_evidence, train
+from bo_surrogates.networks.kronecker_posterior import Kronecker, LastLayer
+from bo_surrogates.networks.linearization import DERIVATIVES, Linearization, linearize
+from bo_surrogates.networks.linearized_posterior import LinearizedPosterior, WeightPrior, condition
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,

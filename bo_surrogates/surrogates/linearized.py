@@ -2,9 +2,10 @@
 
 Such a surrogate keeps the weights theta* where the network is linearized, a Gaussian prior of the
 weights and a noise variance of each outcome. Its posterior over functions is Gaussian, joint over
-points and outcomes, and follows from these and the training data (`linearized_posterior.py`,
-`kronecker_posterior.py`). A subclass says how they are learnt (`fit`) and which form the posterior
-takes (`condition`). Computations are in double precision, whatever the data's.
+points and outcomes, and follows from these and the training data
+(`networks/linearized_posterior.py`, `networks/kronecker_posterior.py`). A subclass says how they
+are learnt (`fit`) and which form the posterior takes (`condition`). Computations are in double
+precision, whatever the data's.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from linear_operator import to_linear_operator
 from torch import Tensor
 
 from bo_surrogates.errors import FitError, InputError, RunError
-from bo_surrogates.linearization import Linearization, linearize
-from bo_surrogates.linearized_posterior import LinearizedPosterior, WeightPrior
+from bo_surrogates.networks.linearization import Linearization, linearize
+from bo_surrogates.networks.linearized_posterior import LinearizedPosterior, WeightPrior
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, seed_or_random

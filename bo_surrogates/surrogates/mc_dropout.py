@@ -13,7 +13,7 @@ maximizes the evidence lower bound, up to the family's entropy,
 by Adam with fresh masks at each step. (The expected log prior is the paper's weight decay: its
 section 3 has the penalty (1 - p) |W|^2 / (2 s^2) for weights W before the division by 1 - p, which
 is the same.) Inputs are not dropped: a surrogate has few of them. Scales and v maximize the
-evidence of the prior's Gaussian process (`network_evidence.py`): a search over v by validation, as
+evidence of the prior's Gaussian process (`networks/evidence.py`): a search over v by validation, as
 in the paper, has too few points to go by.
 
 Prediction: masks are drawn once, when the model is fitted. A mask is a function, the same for all
@@ -35,9 +35,9 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.inference.adam import minimize
-from bo_surrogates.network_evidence import NoisePrior, PriorEstimate, estimate_prior
-from bo_surrogates.network_posterior import NetworkPosterior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
+from bo_surrogates.networks.evidence import NoisePrior, PriorEstimate, estimate_prior
+from bo_surrogates.networks.posterior import NetworkPosterior
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,

@@ -5,7 +5,7 @@ outputs on shared hidden layers, weights theta ~ N(0, diag(scales^2)) with stand
 shrink with the square root of a layer's inputs, or the same for all weights; e_ij ~ N(0, v_j) with
 log v_j ~ N inferred along with the weights, v_j fixed, or variances given per point. The chains
 move in the posterior of all weights, or in its marginal of the hidden layers
-(`network_posterior.py`).
+(`networks/posterior.py`).
 
 Each chain starts near a mode of its own, found by Adam from a draw of the prior. Weights never mix,
 since labels of hidden units can be permuted: convergence is judged where it matters, by
@@ -24,12 +24,12 @@ from torch import Tensor
 from bo_surrogates.config import Config, choice, integer, real, reals
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
-from bo_surrogates.network_posterior import (
+from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.networks.posterior import (
     CollapsedNetworkPosterior,
     LogNoisePrior,
     NetworkPosterior,
 )
-from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
 from bo_surrogates.surrogates.base import Surrogate
 from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
 

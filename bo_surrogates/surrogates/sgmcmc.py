@@ -3,7 +3,7 @@
 Model: that of `surrogates/sampled_network.py`.
 
 Inference: K chains without a Metropolis correction, from all data or from minibatches
-(`inference/sgmcmc.py`, `network_minibatch.py`). Each starts near a mode of its own and burns in by
+(`inference/sgmcmc.py`, `networks/minibatch.py`). Each starts near a mode of its own and burns in by
 underdamped steps, which adapt the scale and the step size on all data; both are frozen then. With
 all data the output layer is integrated out, and drawn from its exact conditional where a network is
 recorded. A fit whose predictions fail the test of convergence runs once more, for longer; if it
@@ -37,8 +37,8 @@ from bo_surrogates.inference.sgmcmc import (
     injected_variance,
     start,
 )
-from bo_surrogates.network_minibatch import MinibatchGradient
-from bo_surrogates.network_posterior import NetworkPosterior
+from bo_surrogates.networks.minibatch import MinibatchGradient
+from bo_surrogates.networks.posterior import NetworkPosterior
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FitDiagnostics, Surrogate
 from bo_surrogates.surrogates.sampled_network import (

@@ -9,10 +9,10 @@ e_ij ~ N(0, v_j), or with variances given per point.
 Inference: sparse subspace variational inference (Li, Miao, Qiu and Zhang 2024, arXiv 2402.11025;
 `inference/ssvi.py`). Active weights have independent Gaussian posteriors, fitted by Adam to the
 evidence lower bound on all data with noise of its own for each input and unit
-(`local_reparameterization.py`); every `interval` steps some of them give way to others. The v_j
-come first, from the evidence of a Gaussian process with the prior's covariance, and so do the
-scales of the first and the last layer if they are to be learnt (`network_evidence.py`): within the
-bound the v_j would grow until the posterior is the prior.
+(`networks/local_reparameterization.py`); every `interval` steps some of them give way to others.
+The v_j come first, from the evidence of a Gaussian process with the prior's covariance, and so do
+the scales of the first and the last layer if they are to be learnt (`networks/evidence.py`): within
+the bound the v_j would grow until the posterior is the prior.
 
 Prediction: the posterior of one member knows one mode, and is too narrow. Members differ by their
 start and by their active sets; weights drawn from all of them are an equally weighted mixture.
@@ -50,9 +50,9 @@ from bo_surrogates.inference.ssvi import (
     train,
     uniform_groups,
 )
-from bo_surrogates.local_reparameterization import sampled_forward
-from bo_surrogates.network_evidence import NoisePrior, PriorEstimate, estimate_prior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.networks.evidence import NoisePrior, PriorEstimate, estimate_prior
+from bo_surrogates.networks.local_reparameterization import sampled_forward
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,

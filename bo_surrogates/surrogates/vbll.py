@@ -7,9 +7,9 @@ v_j learnt, fixed, or given per point; hidden weights ~ N(theta_0, S), theta_0 a
 
 Inference (Harrison, Willes and Snoek 2024, arXiv 2404.11599): a Gaussian q(w_j) with full
 covariance, hidden weights, v_j and s_j maximize the evidence lower bound plus log priors. Given all
-the others, the best q is known in closed form (`variational_last_layer.py`); Adam moves only the
-others, and sees the bound at the best q. The paper, and BoTorch's `VBLLModel`, follow the gradient
-in the mean and covariance of q as well.
+the others, the best q is known in closed form (`networks/variational_last_layer.py`); Adam moves
+only the others, and sees the bound at the best q. The paper, and BoTorch's `VBLLModel`, follow the
+gradient in the mean and covariance of q as well.
 
 Continual training (Brunzema et al. 2025, arXiv 2412.09477): with `warm_start`, the earlier model
 first predicts the observations that are new. If it is not surprised, its features are kept, and q
@@ -43,10 +43,11 @@ from torch import Tensor
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.errors import FitError
 from bo_surrogates.inference.adam import minimize
-from bo_surrogates.kronecker_posterior import LastLayer
-from bo_surrogates.linearization import DERIVATIVES, Linearization
-from bo_surrogates.linearized_posterior import LinearizedPosterior, WeightPrior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
+from bo_surrogates.networks.kronecker_posterior import LastLayer
+from bo_surrogates.networks.linearization import DERIVATIVES, Linearization
+from bo_surrogates.networks.linearized_posterior import LinearizedPosterior, WeightPrior
+from bo_surrogates.networks.variational_last_layer import collapsed_bound
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
@@ -57,7 +58,6 @@ from bo_surrogates.surrogates.base import (
 )
 from bo_surrogates.surrogates.linearized import LinearizedSurrogate
 from bo_surrogates.threads import limited_threads
-from bo_surrogates.variational_last_layer import collapsed_bound
 
 MIN_LEARNT, MAX_LEARNT = 1e-4, math.e  # noise variances, standardized
 SAME = 1e-6  # relative difference below which an observation is one that the earlier model had

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.ensembles import CASES, MEMBERS, TARGET, Task, verdict
-from bo_surrogates.network_posterior import NetworkPosterior
+from bo_surrogates.networks.posterior import NetworkPosterior
 
 
 def test_all_cases_have_the_same_gradient():

@@ -1,6 +1,6 @@
 """A compiled kernel for log posteriors of small networks: gradients, trajectories, Adam.
 
-`network_posterior.py` says what is computed, and computes the same by torch where there is no
+`networks/posterior.py` says what is computed, and computes the same by torch where there is no
 kernel. Networks of surrogates are so small that torch spends its time between operations, and a
 trajectory is thousands of them. Here one network stays in the processor's nearest cache for a whole
 trajectory (or run of Adam), and networks are divided among threads.

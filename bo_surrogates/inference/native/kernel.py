@@ -55,7 +55,7 @@ class Noise(NamedTuple):
 
 
 class CompiledPosterior:
-    """The log posterior of `network_posterior.py`, compiled. On the CPU.
+    """The log posterior of `networks/posterior.py`, compiled. On the CPU.
 
     Args:
         code: The library.

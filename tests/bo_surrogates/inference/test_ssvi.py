@@ -27,8 +27,8 @@ from bo_surrogates.inference.ssvi import (
     train,
     uniform_groups,
 )
-from bo_surrogates.local_reparameterization import SMALLEST_VARIANCE, sampled_forward
 from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.local_reparameterization import SMALLEST_VARIANCE, sampled_forward
 
 NETWORK = BatchedMLP(3, 2, width=8, depth=2, activation="tanh")
 GROUPS = uniform_groups(NETWORK, 0.25)

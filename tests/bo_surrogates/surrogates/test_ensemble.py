@@ -14,8 +14,8 @@ from torch.nn.functional import pad
 
 from bo_surrogates.errors import FitError, RunError
 from bo_surrogates.inference.adam import Minimum
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import Layer
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.surrogates import SURROGATES
 from bo_surrogates.surrogates.ensemble import DeepEnsemble, EnsembleConfig
 

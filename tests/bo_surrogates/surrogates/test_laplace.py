@@ -13,7 +13,7 @@ from botorch.sampling.normal import IIDNormalSampler
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
-from bo_surrogates.gauss_newton import negative_log_posterior
+from bo_surrogates.networks.gauss_newton import negative_log_posterior
 from bo_surrogates.surrogates import SURROGATES
 from bo_surrogates.surrogates.laplace import LinearizedLaplace
 

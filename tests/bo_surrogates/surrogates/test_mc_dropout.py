@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bo_surrogates.network_posterior import NetworkPosterior
+from bo_surrogates.networks.posterior import NetworkPosterior
 from bo_surrogates.surrogates import SURROGATES
 
 from .conftest import BOUNDS, measurements, points

@@ -1,4 +1,4 @@
-// Log posterior density of one network and its gradient; formulas in network_posterior.py.
+// Log posterior density of one network and its gradient; formulas in networks/posterior.py.
 #pragma once
 #include "activation.hpp"
 #include "gemm.hpp"
@@ -145,7 +145,7 @@ template <class T> class Network {
       value -= 0.5 * deviation * deviation;
       slope -= deviation / q_.noise_std;
     } else {
-      // log(1 + e^x) and its derivative, without overflow; as in network_posterior.py.
+      // log(1 + e^x) and its derivative, without overflow; as in networks/posterior.py.
       const double x = l - q_.noise_mean, e = std::exp(-std::fabs(x));
       value += 0.5 * x - (std::fmax(x, 0.0) + std::log1p(e));
       slope += 0.5 - (x > 0 ? 1.0 : e) / (1.0 + e);

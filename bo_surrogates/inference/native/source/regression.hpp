@@ -1,5 +1,5 @@
 // Bayesian linear regression on the last hidden layer: what is left where the output layer is
-// integrated out. Formulas and symbols: network_posterior.py. In double precision.
+// integrated out. Formulas and symbols: networks/posterior.py. In double precision.
 //
 // With rows divided by the noise's standard deviation, G' = V^-1/2 G and y' = V^-1/2 y,
 //

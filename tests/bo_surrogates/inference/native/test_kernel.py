@@ -14,9 +14,9 @@ from bo_surrogates.errors import InputError
 from bo_surrogates.inference import hmc
 from bo_surrogates.inference.native import library
 from bo_surrogates.inference.native.kernel import ACTIVATION_NUMBERS
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
-from bo_surrogates.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 
 pytestmark = pytest.mark.skipif(
     library.library() is None, reason="no compiled kernel on this machine (see the log)"

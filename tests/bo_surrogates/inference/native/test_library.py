@@ -13,9 +13,9 @@ import torch
 from bo_surrogates.inference.native import library
 from bo_surrogates.inference.native.kernel import CompiledPosterior
 from bo_surrogates.inference.native.library import UnavailableError
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.networks import BatchedMLP
-from bo_surrogates.noise_priors import LogNoisePrior
+from bo_surrogates.networks.noise_priors import LogNoisePrior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 
 needs_compiler = pytest.mark.skipif(
     library.library() is None, reason="no compiled kernel on this machine (see the log)"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bo_surrogates.local_reparameterization import sampled_forward
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.networks.local_reparameterization import sampled_forward
 
 
 def gaussian(network: BatchedMLP, seed: int = 0) -> tuple[Tensor, Tensor]:

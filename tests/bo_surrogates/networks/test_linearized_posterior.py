@@ -10,16 +10,16 @@ from botorch.exceptions.errors import UnsupportedError
 from scipy.stats import norm
 from torch import Tensor
 
-from bo_surrogates.kronecker_posterior import Kronecker, LastLayer
-from bo_surrogates.linearization import Linearization, linearize
-from bo_surrogates.linearized_posterior import (
+from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.kronecker_posterior import Kronecker, LastLayer
+from bo_surrogates.networks.linearization import Linearization, linearize
+from bo_surrogates.networks.linearized_posterior import (
     FunctionSpace,
     LinearizedPosterior,
     WeightPrior,
     WeightSpace,
     condition,
 )
-from bo_surrogates.networks import BatchedMLP
 
 N, M = 7, 2
 FORMS = {"function": FunctionSpace, "weight": WeightSpace, "last": LastLayer}

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
-from bo_surrogates.network_minibatch import MinibatchGradient
-from bo_surrogates.network_posterior import (
+from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.minibatch import MinibatchGradient
+from bo_surrogates.networks.posterior import (
     CollapsedNetworkPosterior,
     LogNoisePrior,
     NetworkPosterior,
 )
-from bo_surrogates.networks import BatchedMLP
 
 N, D, M = 6, 2, 2
 NETWORK = BatchedMLP(D, M, width=4, depth=2)

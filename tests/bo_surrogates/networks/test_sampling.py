@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bo_surrogates.inference.hmc import init, leapfrog
-from bo_surrogates.network_posterior import CollapsedNetworkPosterior, NetworkPosterior
-from bo_surrogates.network_sampling import Chains, Sampler, adapted_metric, exchangeable
 from bo_surrogates.networks import BatchedMLP
-from bo_surrogates.noise_priors import LogNoisePrior
+from bo_surrogates.networks.noise_priors import LogNoisePrior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
+from bo_surrogates.networks.sampling import Chains, Sampler, adapted_metric, exchangeable
 
 SHAPE = BatchedMLP(3, 2, width=4, depth=2)
 

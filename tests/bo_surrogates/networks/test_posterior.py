@@ -11,13 +11,13 @@ from torch.distributions import MultivariateNormal, Normal
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference import hmc
-from bo_surrogates.network_posterior import (
+from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
+from bo_surrogates.networks.posterior import (
     BACKWARD,
     CollapsedNetworkPosterior,
     LogNoisePrior,
     NetworkPosterior,
 )
-from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
 
 PRIOR = LogNoisePrior(-3.0, 0.7)
 N, M = 7, 2

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from bo_surrogates.network_evidence import (
+from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.evidence import (
     MAX_POINTS,
     NoisePrior,
     _covariance,
@@ -15,7 +16,6 @@ from bo_surrogates.network_evidence import (
     estimate_prior,
     log_evidence,
 )
-from bo_surrogates.networks import BatchedMLP
 
 NETWORK = BatchedMLP(2, 1, 32, 2)
 NOISE = NoisePrior(-4.0, 2.0, 1e-5, 10.0)

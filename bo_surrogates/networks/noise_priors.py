@@ -17,7 +17,7 @@ from bo_surrogates.errors import InputError
 
 
 class NoisePrior(Protocol):
-    """What `network_posterior.py` needs to know of a prior."""
+    """What `posterior.py` needs to know of a prior."""
 
     @property
     def mean(self) -> float:

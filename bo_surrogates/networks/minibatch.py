@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
-from bo_surrogates.network_posterior import NetworkPosterior
+from bo_surrogates.networks.posterior import NetworkPosterior
 
 
 class MinibatchGradient:

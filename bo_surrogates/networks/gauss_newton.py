@@ -28,8 +28,8 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from scipy.optimize import minimize
 from torch import Tensor
 
-from bo_surrogates.linearization import Linearization, linearize
-from bo_surrogates.linearized_posterior import WeightPrior, condition
+from bo_surrogates.networks.linearization import Linearization, linearize
+from bo_surrogates.networks.linearized_posterior import WeightPrior, condition
 
 MAX_HALVINGS = 12
 MAX_LOG_FACTOR = 6.0  # of a prior variance, either way

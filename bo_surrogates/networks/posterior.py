@@ -51,7 +51,7 @@ from bo_surrogates.inference.native.kernel import (
     Noise,
 )
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
-from bo_surrogates.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
 
 T = TypeVar("T")
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from pyro.infer.mcmc.util import initialize_model
 
-from bo_surrogates.network_posterior import NetworkPosterior
-from bo_surrogates.network_sampling import Chains
 from bo_surrogates.networks import BatchedMLP
-from bo_surrogates.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
-from bo_surrogates.pyro_network import NoUTurn, from_sites, network_model, to_sites
+from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.posterior import NetworkPosterior
+from bo_surrogates.networks.pyro_model import NoUTurn, from_sites, network_model, to_sites
+from bo_surrogates.networks.sampling import Chains
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(7, 3, generator=GENERATOR, dtype=torch.float64)

@@ -1,6 +1,6 @@
 """The posterior over network weights as a Pyro model, sampled by its no-U-turn sampler.
 
-The slow reference. `network_model` writes the model of `network_posterior.NetworkPosterior` in
+The slow reference. `network_model` writes the model of `networks.posterior.NetworkPosterior` in
 Pyro's words, a sample site for each layer's weights, for its biases, and for the log variances;
 `NoUTurn` runs Pyro's NUTS (Hoffman and Gelman 2014, arXiv 1111.4246) on it with a diagonal mass
 matrix, one chain after the other, each adapted by itself. It shares no code with our sampler but
@@ -23,10 +23,10 @@ from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ExpTransform
 
-from bo_surrogates.network_posterior import NetworkPosterior
-from bo_surrogates.network_sampling import Chains, Run
 from bo_surrogates.networks import ACTIVATIONS
-from bo_surrogates.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.posterior import NetworkPosterior
+from bo_surrogates.networks.sampling import Chains, Run
 from bo_surrogates.seeding import fixed_seed
 
 LOG_VARIANCE = "log_variance"
@@ -95,7 +95,7 @@ def from_sites(posterior: NetworkPosterior, sites: Mapping[str, Tensor]) -> Tens
 
 @dataclass(frozen=True)
 class NoUTurn:
-    """Pyro's no-U-turn sampler, with the call of `network_sampling.Sampler`.
+    """Pyro's no-U-turn sampler, with the call of `networks.sampling.Sampler`.
 
     Attributes:
         posterior: Of the networks, output layer sampled.
@@ -113,7 +113,7 @@ class NoUTurn:
     def __call__(
         self, generator: torch.Generator, chains: Chains, warmup: int, samples: int, draws: int
     ) -> Run:
-        """Warm up and sample; see `network_sampling.Sampler.__call__`.
+        """Warm up and sample; see `networks.sampling.Sampler.__call__`.
 
         Each chain adapts a step size and a mass matrix of its own; the step size returned is their
         mean.

@@ -12,17 +12,16 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from bo_surrogates import gauss_newton
-from bo_surrogates.gauss_newton import (
+from bo_surrogates.networks import BatchedMLP, gauss_newton
+from bo_surrogates.networks.gauss_newton import (
     Evidence,
     log_evidence,
     maximize_evidence,
     negative_log_posterior,
     train,
 )
-from bo_surrogates.linearization import linearize
-from bo_surrogates.linearized_posterior import WeightPrior
-from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.linearization import linearize
+from bo_surrogates.networks.linearized_posterior import WeightPrior
 
 FIXED = Evidence((), 1.0, False, -3.0, 1.0, 50, 0)
 LEARNT = replace(FIXED, factors=(0, 1, 2, 3), noise=True, iterations=500)

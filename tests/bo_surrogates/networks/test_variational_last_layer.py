@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from bo_surrogates.variational_last_layer import collapsed_bound
+from bo_surrogates.networks.variational_last_layer import collapsed_bound
 
 M = 2
 SIZES = [(4, 9), (9, 4)]  # fewer observations than features, and more

@@ -35,7 +35,7 @@ from bo_surrogates.inference.hmc import (
     steps_of,
     warm_up,
 )
-from bo_surrogates.network_posterior import NetworkPosterior
+from bo_surrogates.networks.posterior import NetworkPosterior
 
 ROUNDS = (1 / 8, 1 / 4, 1 / 2)  # of a warm-up are over when the metric is adapted
 SHORTEST = 16  # warm-up that adapts it

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bo_surrogates.linearization import DERIVATIVES, Linearization, linearize
 from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.linearization import DERIVATIVES, Linearization, linearize
 
 D = 3
 SHAPES = [(1, 1), (1, 2), (2, 1), (3, 2)]  # depth, outputs

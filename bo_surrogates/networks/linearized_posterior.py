@@ -22,8 +22,8 @@ import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
-from bo_surrogates.linearization import Linearization
 from bo_surrogates.networks import BatchedMLP
+from bo_surrogates.networks.linearization import Linearization
 
 
 @dataclass(frozen=True)

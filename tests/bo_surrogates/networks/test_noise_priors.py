@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import halfcauchy, norm
 
 from bo_surrogates.errors import InputError
-from bo_surrogates.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
 
 L = torch.linspace(-15.0, 12.0, 40, dtype=torch.float64)
 PRIORS: list[NoisePrior] = [LogNoisePrior(-3.0, 0.7), HalfCauchyNoisePrior(0.3)]
