@@ -3,7 +3,8 @@
 Model (outcomes standardized): y_ij = f_j(x_i) + e_ij, f a multilayer perceptron with several
 outputs on shared hidden layers, weights theta ~ N(0, diag(scales^2)) with standard deviations that
 shrink with the square root of a layer's inputs, or the same for all weights; e_ij ~ N(0, v_j) with
-log v_j ~ N inferred along with the weights, v_j fixed, or variances given per point. The chains
+v_j inferred along with the weights (log-normal, or its root half-Cauchy), fixed, or given per
+point. The chains
 move in the posterior of all weights, or in its marginal of the hidden layers
 (`networks/posterior.py`).
 
@@ -15,6 +16,7 @@ random points.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -25,11 +27,8 @@ from bo_surrogates.config import Config, choice, integer, real, reals
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
-from bo_surrogates.networks.posterior import (
-    CollapsedNetworkPosterior,
-    LogNoisePrior,
-    NetworkPosterior,
-)
+from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
+from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
 from bo_surrogates.surrogates.base import Surrogate
 from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
 
@@ -56,8 +55,10 @@ class SampledNetworkConfig(Config):
         bias_scales: Standard deviation of the biases of each of them, if per layer.
         noise: "inferred" or "fixed"; without effect where `train_Yvar` is given.
         noise_variance: Of standardized outcomes, if fixed.
-        log_noise_mean: Mean of the logarithm of the noise variance, if inferred.
-        log_noise_std: Its standard deviation.
+        noise_prior: Of the noise variance, if inferred: "log-normal"; or "half-cauchy" of its root,
+            which forbids neither much noise nor none.
+        log_noise_mean: Mean of the logarithm of the variance, and its median.
+        log_noise_std: Standard deviation of the logarithm, if log-normal.
         chains: K.
         warmup: Transitions that adapt the sampler and are dropped.
         samples: Transitions of each chain that follow.
@@ -83,6 +84,7 @@ class SampledNetworkConfig(Config):
     bias_scales: tuple[float, ...] | None = reals(None, 1e-3, 1e3)
     noise: str = choice("inferred", ("inferred", "fixed"))
     noise_variance: float = real(1e-2, 1e-6, 1e4, log=True)
+    noise_prior: str = choice("log-normal", ("log-normal", "half-cauchy"))
     log_noise_mean: float = real(-4.0, -12.0, 5.0, search=(-8.0, -2.0))
     log_noise_std: float = real(0.7, 1e-2, 5.0, log=True)
     chains: int = integer(16, 1, 1024, log=True)
@@ -153,11 +155,13 @@ class SampledNetwork(EnsembleSurrogate):
             scales = self.network.scales(
                 config.input_scale, config.weight_scale, output_scale=config.weight_scale
             )
-        noise: Tensor | LogNoisePrior
+        noise: Tensor | NoisePrior
         if self._target_variance is not None:
             noise = self._sampler_values(self._target_variance).clamp_min(MIN_NOISE_VARIANCE)
         elif config.noise == "fixed":
             noise = self._sampler_values(torch.full_like(self._targets, config.noise_variance))
+        elif config.noise_prior == "half-cauchy":
+            noise = HalfCauchyNoisePrior(math.exp(0.5 * config.log_noise_mean))
         else:
             noise = LogNoisePrior(config.log_noise_mean, config.log_noise_std)
         X = self.network_inputs(self._inputs).detach()

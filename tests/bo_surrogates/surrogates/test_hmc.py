@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import halfcauchy, kstest, norm
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
@@ -314,3 +315,34 @@ def test_the_default_configuration_can_be_searched_and_written() -> None:
     space = HMCConfig.search_space()
     assert set(space.names) == set(HMCConfig._searched or ())
     assert space.validate({name: getattr(config, name) for name in space.names})
+
+
+@pytest.mark.parametrize("noise_prior", ["log-normal", "half-cauchy"])
+def test_the_noise_of_a_network_that_is_zero_has_the_posterior_of_quadrature(noise_prior):
+    """With weights of about nothing, y ~ N(0, v): one dimension is left."""
+    n = 12
+    X = torch.linspace(0, 1, n, dtype=torch.float64).unsqueeze(-1)
+    Y = 0.3 * torch.randn(n, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, std = -3.0, 0.7
+    config = {
+        "prior": "iid", "weight_scale": 1e-3, "width": 1, "depth": 1, "noise_prior": noise_prior,
+        "log_noise_mean": mean, "log_noise_std": std, "chains": 64, "samples": 50,
+        "draws": 3200, "precision": "double", "max_r_hat": 100.0, "min_ess": 0.0,
+    }  # fmt: skip
+    model = HMCNetwork(X, Y, config=HMCConfig.from_dict(config), seed=0).fit()
+    log_variance = np.linspace(-9.0, 5.0, 4001)
+    if noise_prior == "log-normal":
+        log_density = norm.logpdf(log_variance, mean, std)
+    else:  # of the standard deviation, times its derivative in the log variance
+        root = np.exp(0.5 * log_variance)
+        log_density = halfcauchy.logpdf(root, scale=math.exp(0.5 * mean)) + np.log(root)
+    log_density += norm.logpdf(Y.numpy(), scale=np.exp(0.5 * log_variance)).sum(axis=0)
+    weight = np.exp(log_density - log_density.max())
+    weight /= weight.sum()
+    expected = (weight * log_variance).sum()
+    spread = math.sqrt((weight * (log_variance - expected) ** 2).sum())
+    drawn = model.noise_variance.log().flatten()
+    # 64 chains, each moving a good deal at a step: more than 500 independent draws, of which five
+    # standard errors are 0.23 standard deviations of the mean, and 0.16 of the spread.
+    assert drawn.mean().item() == pytest.approx(expected, abs=0.23 * spread)
+    assert drawn.std().item() == pytest.approx(spread, rel=0.16)
