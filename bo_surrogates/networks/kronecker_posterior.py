@@ -23,13 +23,10 @@ from botorch.exceptions.errors import UnsupportedError
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
+from bo_surrogates.inference.linear_regression import inverse_triangular, standard_normal
 from bo_surrogates.networks import Layer
 from bo_surrogates.networks.linearization import Linearization
-from bo_surrogates.networks.linearized_posterior import (
-    WeightPrior,
-    inverse_triangular,
-    standard_normal,
-)
+from bo_surrogates.networks.linearized_posterior import WeightPrior
 
 
 def _whitened_inputs(at: Linearization, prior: WeightPrior, layer: int) -> Tensor:

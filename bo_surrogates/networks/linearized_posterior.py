@@ -22,6 +22,7 @@ import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
+from bo_surrogates.inference.linear_regression import inverse_triangular, standard_normal
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.networks.linearization import Linearization
 
@@ -54,18 +55,6 @@ class WeightPrior:
         """
         change = (self.mean - at.theta).unsqueeze(0)
         return (at.values + at.jvp(change).squeeze(0)).flatten(start_dim=-2)
-
-
-def inverse_triangular(lower: Tensor) -> Tensor:
-    """Of a lower triangular matrix: products with it cost less than solves, and batch better."""
-    eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-    return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
-
-
-def standard_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers, the same for any device and dtype: those of `like`."""
-    normal = torch.randn(*shape, generator=generator, dtype=torch.float64, device=generator.device)
-    return normal.to(like)
 
 
 class LinearizedPosterior(Protocol):

@@ -1,11 +1,13 @@
 """The registry of surrogates: importing this package registers the built-in ones."""
 
+from bo_surrogates.surrogates import bandlimited as _bandlimited  # noqa: F401
 from bo_surrogates.surrogates import ensemble as _ensemble  # noqa: F401
 from bo_surrogates.surrogates import gp as _gp  # noqa: F401
 from bo_surrogates.surrogates import hmc as _hmc  # noqa: F401
 from bo_surrogates.surrogates import infinite_width as _infinite_width  # noqa: F401
 from bo_surrogates.surrogates import laplace as _laplace  # noqa: F401
 from bo_surrogates.surrogates import mc_dropout as _mc_dropout  # noqa: F401
+from bo_surrogates.surrogates import random_features as _random_features  # noqa: F401
 from bo_surrogates.surrogates import robust_gp as _robust_gp  # noqa: F401
 from bo_surrogates.surrogates import saas as _saas  # noqa: F401
 from bo_surrogates.surrogates import sghmc as _sghmc  # noqa: F401

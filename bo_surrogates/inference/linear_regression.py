@@ -1,0 +1,213 @@
+"""Bayesian linear regression on given features: the exact posterior, and its exact updates.
+
+Model, for each of m outcomes on shared features: y_i = phi(x_i) . w + e_i, w ~ N(0, s^2 I),
+e_i ~ N(0, v_i). It is at the same time the Gaussian process with the kernel s^2 phi(x) . phi(x')
+of rank k (Rasmussen and Williams 2006, section 2.1.2):
+
+- function space: s^2 Phi Phi' + V = L L', `n x n`;
+- weight space: I + s^2 Phi' V^-1 Phi = R R', `k x k`.
+
+Both are the same posterior; `condition` takes the smaller. Further observations extend L by rows,
+and multiply R^-1 by that of their own update (recursive least squares).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from torch import Tensor
+
+
+def inverse_triangular(lower: Tensor) -> Tensor:
+    """Of a lower triangular matrix: products with it cost less than solves, and batch better."""
+    eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+
+
+def standard_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, the same for any device and dtype: those of `like`."""
+    normal = torch.randn(*shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return normal.to(like)
+
+
+class LinearRegression(Protocol):
+    """The posterior of m independent outcomes."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Of the observations: empty unless `extend` was given batches of them."""
+
+    def joint(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean `... x m x q` and covariance `... x m x q x q` of the functions' values.
+
+        Args:
+            phi: `batch_shape x q x k` features.
+        """
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count x m x k` weights from the posterior."""
+
+    def extend(self, phi: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
+        """The posterior given further observations.
+
+        Args:
+            phi: `batch_shape x n' x k` features.
+            targets: `... x batch_shape x n' x m`.
+            noise: Variances, broadcastable to `batch_shape x n' x m`.
+        """
+
+
+@dataclass(frozen=True)
+class FunctionSpace:
+    """The posterior as a Gaussian process.
+
+    Attributes:
+        features: Phi, `batch_shape x 1 x n x k`.
+        variance: s^2, `m x 1 x 1`.
+        noise: `batch_shape x m x n` variances.
+        inverse_root: L^-1, `batch_shape x m x n x n`.
+        whitened: L^-1 y, `... x m x n`; its batch shape may have more dimensions in front.
+    """
+
+    features: Tensor
+    variance: Tensor
+    noise: Tensor
+    inverse_root: Tensor
+    whitened: Tensor
+
+    @classmethod
+    def of(cls, phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> FunctionSpace:
+        """Condition the prior.
+
+        Args:
+            phi: `n x k` features.
+            variance: s^2, `m`.
+            targets: `n x m`.
+            noise: `n x m` variances, positive.
+        """
+        features, scale = phi.unsqueeze(-3), variance.reshape(-1, 1, 1)
+        S = scale * (features @ features.mT) + torch.diag_embed(noise.mT)
+        W = inverse_triangular(psd_safe_cholesky(S))
+        return cls(features, scale, noise.mT, W, (W @ targets.mT.unsqueeze(-1)).squeeze(-1))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """See `LinearRegression`."""
+        return self.whitened.shape[:-2]
+
+    def _cross(self, phi: Tensor) -> Tensor:
+        """s^2 phi Phi' L^-T, `... x m x q x n`."""
+        return self.variance * ((phi @ self.features.mT) @ self.inverse_root.mT)
+
+    def joint(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `LinearRegression`."""
+        phi = phi.unsqueeze(-3)
+        psi = self._cross(phi)
+        mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
+        covariance = self.variance * (phi @ phi.mT) - psi @ psi.mT
+        return mean, covariance.expand(*mean.shape, mean.shape[-1])
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """See `LinearRegression`: a draw from the prior, updated (Matheron's rule)."""
+        m, n = self.whitened.shape[-2:]
+        root = self.variance.sqrt().squeeze(-1)
+        k = self.features.shape[-1]
+        weights = root * standard_normal((count, m, k), self.whitened, generator)
+        noise = self.noise.sqrt() * standard_normal((count, m, n), self.whitened, generator)
+        values = weights @ self.features.squeeze(-3).mT + noise
+        white = self.whitened - (self.inverse_root @ values.unsqueeze(-1)).squeeze(-1)
+        back = (self.inverse_root.mT @ white.unsqueeze(-1)).squeeze(-1)
+        return weights + self.variance.squeeze(-1) * (back @ self.features.squeeze(-3))
+
+    def extend(self, phi: Tensor, targets: Tensor, noise: Tensor) -> FunctionSpace:
+        """See `LinearRegression`: the Cholesky factor grows by its new rows."""
+        noise = noise.expand(*phi.shape[:-1], targets.shape[-1]).mT
+        phi = phi.unsqueeze(-3)
+        W, psi = self.inverse_root, self._cross(phi)
+        S = self.variance * (phi @ phi.mT) + torch.diag_embed(noise) - psi @ psi.mT
+        W_new = inverse_triangular(psd_safe_cholesky(S))
+        batch = W_new.shape[:-2]
+        W = W.expand(*batch, *W.shape[-2:])
+        top = torch.cat([W, W.new_zeros(*batch, W.shape[-1], W_new.shape[-1])], dim=-1)
+        inverse_root = torch.cat([top, torch.cat([-W_new @ psi @ W, W_new], dim=-1)], dim=-2)
+        residual = targets.mT - (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
+        new = (W_new @ residual.unsqueeze(-1)).squeeze(-1)
+        old = self.whitened.expand(*new.shape[:-1], self.whitened.shape[-1])
+        features = self.features.expand(*phi.shape[:-2], *self.features.shape[-2:])
+        known = self.noise.expand(*noise.shape[:-1], self.noise.shape[-1])
+        return FunctionSpace(
+            torch.cat([features, phi], dim=-2), self.variance, torch.cat([known, noise], dim=-1),
+            inverse_root, torch.cat([old, new], dim=-1),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightSpace:
+    """The posterior of the weights, whitened by their prior.
+
+    Attributes:
+        variance: s^2, `m x 1 x 1`.
+        inverse_root: R^-1, `batch_shape x m x k x k`.
+        whitened: R^-1 s Phi' V^-1 y, `... x m x k`.
+    """
+
+    variance: Tensor
+    inverse_root: Tensor
+    whitened: Tensor
+
+    @classmethod
+    def of(cls, phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> WeightSpace:
+        """Condition the prior; arguments as for `FunctionSpace.of`."""
+        scale = variance.reshape(-1, 1, 1)
+        if (noise == noise[:1]).all():  # one matrix serves all outcomes
+            ratio = scale / noise[0].reshape(-1, 1, 1)
+            A = ratio * (phi.mT @ phi)
+            pulled = ratio.squeeze(-1) / scale.sqrt().squeeze(-1) * (targets.mT @ phi)
+        else:
+            weighted = phi / noise.mT.unsqueeze(-1)  # m x n x k
+            A = scale * (weighted.mT @ phi)
+            pulled = (weighted.mT @ targets.mT.unsqueeze(-1)).squeeze(-1) * scale.sqrt().squeeze(-1)
+        eye = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
+        W = inverse_triangular(psd_safe_cholesky(eye + A))
+        return cls(scale, W, (W @ pulled.unsqueeze(-1)).squeeze(-1))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """See `LinearRegression`."""
+        return self.whitened.shape[:-2]
+
+    def _cross(self, phi: Tensor) -> Tensor:
+        """s phi R^-T, `... x m x q x k`: features whitened by the posterior so far."""
+        return self.variance.sqrt() * (phi.unsqueeze(-3) @ self.inverse_root.mT)
+
+    def joint(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `LinearRegression`."""
+        psi = self._cross(phi)
+        mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
+        return mean, (psi @ psi.mT).expand(*mean.shape, mean.shape[-1])
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """See `LinearRegression`."""
+        normal = standard_normal((count, *self.whitened.shape), self.whitened, generator)
+        white = (self.inverse_root.mT @ (self.whitened + normal).unsqueeze(-1)).squeeze(-1)
+        return self.variance.sqrt().squeeze(-1) * white
+
+    def extend(self, phi: Tensor, targets: Tensor, noise: Tensor) -> WeightSpace:
+        """See `LinearRegression`: in whitened features the posterior so far is the prior."""
+        noise = noise.expand(*phi.shape[:-1], targets.shape[-1]).mT
+        psi = self._cross(phi)
+        weighted = psi / noise.unsqueeze(-1)
+        eye = torch.eye(psi.shape[-1], dtype=psi.dtype, device=psi.device)
+        W_new = inverse_triangular(psd_safe_cholesky(eye + psi.mT @ weighted))
+        pulled = (weighted.mT @ targets.mT.unsqueeze(-1)).squeeze(-1) + self.whitened
+        whitened = (W_new @ pulled.unsqueeze(-1)).squeeze(-1)
+        return WeightSpace(self.variance, W_new @ self.inverse_root, whitened)
+
+
+def condition(phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
+    """The posterior in whichever space is smaller; arguments as for `FunctionSpace.of`."""
+    n, k = phi.shape
+    return (FunctionSpace if n <= k else WeightSpace).of(phi, variance, targets, noise)
