@@ -15,6 +15,7 @@ from bo_surrogates.campaign.trial import Measurement
 from bo_surrogates.errors import InputError, RunError
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import Choice, Float, Space
+from bo_surrogates.surrogates.gp import GPConfig
 
 FAST = AcquisitionConfig(mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20)
 ONE = CampaignSpec(
@@ -315,7 +316,7 @@ def test_an_evaluation_may_use_the_threads_the_campaign_says(tmp_path, workers):
 
 def test_a_stored_campaign_keeps_the_surrogates_defaults_of_its_day(one):
     with Campaign.open(one.database, read_only=True) as campaign:
-        assert campaign.spec.surrogate_config == {"kernel": "rbf"}
+        assert campaign.spec.surrogate_config == GPConfig().to_dict()
 
 
 def test_an_unknown_surrogate_is_refused_before_anything_is_stored(tmp_path):

@@ -18,6 +18,7 @@ from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.registry import Registry
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
+from bo_surrogates.surrogates.gp import GPConfig
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -151,7 +152,7 @@ def test_a_complete_file_says_everything_a_campaign_is(write):
         objectives=(Objective("yield", "maximize", 0.2, "%"), Objective("time")),
         constraints=(OutcomeConstraint("impurity", "<=", 0.02), OutcomeConstraint("cost", ">=", 1)),
         surrogate="gp",
-        surrogate_config={"kernel": "matern"},
+        surrogate_config=GPConfig(kernel="matern").to_dict(),
         acquisition=spec.acquisition.replace(num_restarts=2),
         budget=25,
         initial=7,

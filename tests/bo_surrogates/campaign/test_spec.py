@@ -12,6 +12,7 @@ from bo_surrogates.campaign.spec import BlackBoxSource, CampaignSpec
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
+from bo_surrogates.surrogates.gp import GPConfig
 
 SPACE = Space([Float("x", 0, 1), Int("n", 1, 9)])
 
@@ -156,8 +157,8 @@ def test_stored_data_without_an_essential_field_is_refused(missing):
 
 def test_resolving_completes_the_surrogates_configuration_and_changes_nothing_else():
     resolved = spec(surrogate_config={"kernel": "matern"}).resolved()
-    assert resolved.surrogate_config == {"kernel": "matern"}
-    assert spec().resolved().surrogate_config == {"kernel": "rbf"}
+    assert resolved.surrogate_config == GPConfig(kernel="matern").to_dict()
+    assert spec().resolved().surrogate_config == GPConfig().to_dict()
     assert resolved.resolved() == resolved
 
 
