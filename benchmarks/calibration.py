@@ -1,6 +1,6 @@
 """How calibrated the surrogates are, and what a fit costs.
 
-`python -m benchmarks.calibration [--surrogates gp hmc] [--seeds 4] [--json FILE]`
+`python -m benchmarks.calibration [--surrogates gp hmc] [--seeds 4] [--json FILE] [--readme]`
 
 Four functions, for each seed a fresh training set and 400 test observations: Branin (30 points) and
 Hartmann-6 (60 points), observed with a noise of 1 % of their spread; and two noisy functions of one
@@ -33,8 +33,12 @@ from bo_surrogates.errors import FitWarning
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates import SURROGATES
 from problems import PROBLEMS
+from reports.readme import between
 from studies.predictive_scores import score
 
+README = Path(__file__).parent.parent / "bo_surrogates" / "surrogates" / "README.md"
+BEGIN = "<!-- calibration: begin (python -m benchmarks.calibration --readme) -->"
+END = "<!-- calibration: end -->"
 TEST_POINTS = 400
 SCORES = ("nlpd", "crps", "coverage", "rmse")
 
@@ -179,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="file to write the summary to")
-    parser.add_argument("--markdown", action="store_true", help="print the summary as Markdown")
+    parser.add_argument("--readme", action="store_true", help=f"write the summary to {README.name}")
     options = parser.parse_args(arguments)
     tasks = [
         (s, f, seed)
@@ -191,8 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = pd.DataFrame(pool.map(measure, tasks))
     table = summarize(rows)
     report(table)
-    if options.markdown:
-        print(markdown(table))
+    if options.readme:
+        README.write_text(between(README.read_text(), BEGIN, END, markdown(table)))
     if options.json is not None:
         table.to_json(options.json, orient="records", indent=1)
 

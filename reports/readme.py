@@ -28,16 +28,25 @@ def surrogate_table() -> str:
     return "\n".join(lines)
 
 
-def with_table(text: str) -> str:
-    """A README's text with the table between its markers brought up to date.
+def between(text: str, begin: str, end: str, body: str) -> str:
+    """A text with what stands between two markers replaced.
 
     Raises:
         InputError: The markers are missing.
     """
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):
-        raise InputError(f"the README lacks the markers {BEGIN!r} and {END!r}")
-    return pattern.sub(lambda _: f"{BEGIN}\n{surrogate_table()}\n{END}", text)
+        raise InputError(f"the text lacks the markers {begin!r} and {end!r}")
+    return pattern.sub(lambda _: f"{begin}\n{body}\n{end}", text)
+
+
+def with_table(text: str) -> str:
+    """A README's text with the table of surrogates brought up to date.
+
+    Raises:
+        InputError: Its markers are missing.
+    """
+    return between(text, BEGIN, END, surrogate_table())
 
 
 def main() -> None:
