@@ -14,12 +14,12 @@ END = "<!-- surrogates: end -->"
 
 
 def surrogate_table() -> str:
-    """The registry as a Markdown table."""
+    """The registry as a Markdown table, by name."""
     lines = [
         "| name | what it is | posterior | practical to | one fit | source |",
         "|---|---|---|---|---|---|",
     ]
-    for entry in SURROGATES.values():
+    for entry in sorted(SURROGATES.values(), key=lambda entry: entry.name):
         c = entry.capabilities
         lines.append(
             f"| `{entry.name}` | {entry.summary} | {c.posterior} | n {c.max_n:,}, d {c.max_d:,} | "
