@@ -1,32 +1,26 @@
-"""The joint multivariate-t posterior and its sampler.
+"""The joint multivariate-t posterior.
 
 Output j at q points is distributed as
 
     f_j = loc_j + sqrt(df_j / w_j) L_j z,    z ~ N(0, I_q),  w_j ~ chi-square with df_j degrees,
 
-with L_j L_j' the scale matrix. One w_j serves all q points: a draw is a function, drawn with one
-scale. Outputs are independent, or share one w (Shah, Wilson & Ghahramani 2014, arXiv 1402.4306).
+with L_j L_j' the scale matrix: the scale mixture of Gaussians (`scale_mixture.py`) whose law of the
+scale is inverse-gamma (Shah, Wilson & Ghahramani 2014, arXiv 1402.4306).
 """
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
 from botorch.exceptions.errors import UnsupportedError
-from botorch.posteriors.posterior import Posterior
-from botorch.sampling.base import MCSampler
-from botorch.sampling.get_sampler import GetSampler
-from botorch.sampling.normal import IIDNormalSampler, SobolQMCNormalSampler
-from gpytorch.settings import min_variance
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from scipy import special
-from torch import Size, Tensor
-from torch.quasirandom import SobolEngine
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bo_surrogates.errors import InputError
+from bo_surrogates.posteriors.scale_mixture import ScaleMixturePosterior
 
 
 class _StudentTCDF(torch.autograd.Function):
@@ -100,7 +94,64 @@ def scale_multiplier(normal: Tensor, df: Tensor) -> Tensor:
     return multiplier.to(normal).expand_as(normal)
 
 
-class StudentTPosterior(Posterior):
+_TAIL = -3.0  # below this z, a continued fraction replaces a formula that cancels
+_TERMS = 40  # of the continued fraction: an error below 1e-11 from z = _TAIL on, whatever df
+
+
+class _LogImprovement(torch.autograd.Function):
+    """log h(z), whose derivative is T(z) / h(z), without cancellation or underflow.
+
+    For z < 0 let x = v / (v + z^2). T(z) = I_x(v/2, 1/2) / 2, and the hypergeometric series of
+    this incomplete beta function has positive terms (DLMF 8.17.8). Put into h, what cancels in
+    z T(z) + (v + z^2) / (v - 1) t(z) is removed term by term; what is left is positive:
+
+        h(z) / t(z) = 1 / (x (v - 1)) + F(v/2 + 1/2, 1; v/2 + 2; x) / (v + 2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, df: Tensor) -> Tensor:
+        z64 = z.detach().double()
+        v = df.detach().double().expand_as(z64)
+        log_t = student_t_log_density(z64, v)
+        cdf = student_t_cdf(z64, v)
+        factor = (v + z64.square()) / (v - 1)
+        near = z64 * cdf + factor * log_t.exp()
+        # To x = v / (v + z^2), 1 / (x (v - 1)) is the factor of t(z) over v.
+        ratio = factor / v + _hypergeometric(v, v / (v + z64.square())) / (v + 2)
+        tail = z64 < _TAIL
+        slope = torch.where(tail, (ratio - factor) / (z64 * ratio), cdf / near)
+        ctx.save_for_backward(slope.to(z))
+        return torch.where(tail, log_t + ratio.log(), near.log()).to(z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return gradients[0] * slope, None
+
+
+def _hypergeometric(df: Tensor, x: Tensor) -> Tensor:
+    """F(v/2 + 1/2, 1; v/2 + 2; x) by Gauss's continued fraction (DLMF 15.7.1 with b = 0)."""
+    a, c = (df + 1) / 2, df / 2 + 1
+    value = c + _TERMS
+    for k in range(_TERMS, 0, -1):
+        n = k // 2
+        numerator = (a + n) * (c + n) if k % 2 else n * (c - a + n)
+        value = c + (k - 1) - numerator * x / value
+    return c / value
+
+
+def log_improvement(z: Tensor, df: Tensor) -> Tensor:
+    """log h(z): of the expected improvement in units of the scale.
+
+    Args:
+        z: Standardized improvement of the location, of any shape.
+        df: Degrees of freedom, above 1, broadcastable to `z`; no gradient is taken in them.
+    """
+    return _LogImprovement.apply(z, df)
+
+
+class StudentTPosterior(ScaleMixturePosterior):
     """Multivariate-t over q points, for m outputs.
 
     Args:
@@ -108,9 +159,7 @@ class StudentTPosterior(Posterior):
         scale_matrix: `batch_shape x m x q x q` scale matrices (df / (df - 2) times smaller than
             the covariance), in squared units of `unit`.
         df: `m` degrees of freedom, positive.
-        unit: `m` scales of the outcomes, of either sign; 1 if None. Guards against rounding (the
-            smallest variance, the jitter of a Cholesky factor) are absolute numbers that suit
-            standardized outcomes, and act before this scaling.
+        unit: See `ScaleMixturePosterior`.
         shared_scale: Whether one chi-square variable serves all outputs, which are then
             uncorrelated but dependent; `df` are then equal.
 
@@ -127,51 +176,20 @@ class StudentTPosterior(Posterior):
         unit: Tensor | None = None,
         shared_scale: bool = False,
     ) -> None:
-        *batch, q, m = loc.shape
-        if scale_matrix.shape != (*batch, m, q, q):
-            raise InputError(
-                f"scale_matrix must have shape {(*batch, m, q, q)} to match loc "
-                f"{tuple(loc.shape)}, got {tuple(scale_matrix.shape)}"
-            )
+        super().__init__(loc, scale_matrix, unit, shared_scale)
+        m = loc.shape[-1]
         if df.shape != (m,) or not (df > 0).all():
             raise InputError(f"df must hold {m} positive value(s), one an output, got {df}")
         if shared_scale and not (df == df[0]).all():
             raise InputError(f"outputs that share a scale have equal df, got {df.tolist()}")
-        self.loc, self.scale_matrix, self.df = loc, scale_matrix, df.to(loc)
-        self.unit = torch.ones_like(self.df) if unit is None else unit.to(loc).reshape(m)
-        self.shared_scale = shared_scale
+        self.df = df.to(loc)
 
-    # ---- what BoTorch asks for ---------------------------------------------------------------
-    @property
-    def device(self) -> torch.device:
-        """Device of the locations."""
-        return self.loc.device
+    def with_parts(
+        self, loc: Tensor, scale_matrix: Tensor, unit: Tensor, outputs: list[int]
+    ) -> StudentTPosterior:
+        """See `ScaleMixturePosterior`."""
+        return StudentTPosterior(loc, scale_matrix, self.df[outputs], unit, self.shared_scale)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the locations."""
-        return self.loc.dtype
-
-    @property
-    def batch_shape(self) -> Size:
-        """The t-batch."""
-        return self.loc.shape[:-2]
-
-    @property
-    def base_sample_shape(self) -> Size:
-        """`batch_shape x (q + 1) x m` normal numbers; the first row decides the chi-squares."""
-        *batch, q, m = self.loc.shape
-        return Size((*batch, q + 1, m))
-
-    @property
-    def batch_range(self) -> tuple[int, int]:
-        """All but the last two dimensions of the base samples."""
-        return (0, -2)
-
-    def _extended_shape(self, sample_shape: Size = Size()) -> Size:  # noqa: B008
-        return sample_shape + self.loc.shape
-
-    # ---- marginal distributions --------------------------------------------------------------
     @property
     def mean(self) -> Tensor:
         """`batch_shape x q x m`.
@@ -184,14 +202,8 @@ class StudentTPosterior(Posterior):
         return self.loc
 
     @property
-    def scale(self) -> Tensor:
-        """`batch_shape x q x m` marginal scales, in units of the outcomes."""
-        diagonal = self.scale_matrix.diagonal(dim1=-2, dim2=-1).mT
-        return self.unit.abs() * diagonal.clamp_min(min_variance.value(self.dtype)).sqrt()
-
-    @property
-    def variance(self) -> Tensor:
-        """`batch_shape x q x m`: scale^2 df / (df - 2).
+    def mean_square_scale(self) -> Tensor:
+        """df / (df - 2); see `ScaleMixturePosterior`.
 
         Raises:
             UnsupportedError: Some degrees of freedom are 2 or fewer: there is no variance.
@@ -200,162 +212,25 @@ class StudentTPosterior(Posterior):
             raise UnsupportedError(
                 f"a t distribution has a variance for df > 2, got {self.df}; use quantiles"
             )
-        return self.scale.square() * (self.df / (self.df - 2))
+        return self.df / (self.df - 2)
 
-    def quantile(self, value: Tensor) -> Tensor:
-        """Marginal quantiles at levels in (0, 1): `value.shape x batch_shape x q x m`."""
-        levels = value.to(self.loc).reshape(*value.shape, 1)
-        z = student_t_quantile(levels, self.df)  # value.shape x m
-        between = [1] * (self.loc.ndim - 1)
-        return self.loc + self.scale * z.reshape(*value.shape, *between, z.shape[-1])
+    def standard_log_density(self, z: Tensor) -> Tensor:
+        """See `ScaleMixturePosterior`."""
+        return student_t_log_density(z, self.df)
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """P(y <= value), marginally, for values broadcastable to `batch_shape x q x m`."""
-        return student_t_cdf((value - self.loc) / self.scale, self.df)
+    def standard_cdf(self, z: Tensor) -> Tensor:
+        """See `ScaleMixturePosterior`."""
+        return student_t_cdf(z, self.df)
 
-    def log_density(self, value: Tensor) -> Tensor:
-        """Log of the marginal densities, in 1 / units of the outcome.
+    def standard_quantile(self, levels: Tensor) -> Tensor:
+        """See `ScaleMixturePosterior`."""
+        z = student_t_quantile(levels.unsqueeze(-1), self.df)  # levels.shape x m
+        return z.reshape(*levels.shape, *[1] * (self.loc.ndim - 1), z.shape[-1])
 
-        Args:
-            value: Broadcastable to `batch_shape x q x m`.
-        """
-        scale = self.scale
-        return student_t_log_density((value - self.loc) / scale, self.df) - scale.log()
+    def log_improvement(self, z: Tensor) -> Tensor:
+        """See `ScaleMixturePosterior`."""
+        return log_improvement(z, self.df)
 
-    def density(self, value: Tensor) -> Tensor:
-        """Exponential of `log_density`."""
-        return self.log_density(value).exp()
-
-    # ---- samples -----------------------------------------------------------------------------
-    @cached_property
-    def _standard_tril(self) -> Tensor:
-        return psd_safe_cholesky(self.scale_matrix)
-
-    @property
-    def scale_tril(self) -> Tensor:
-        """`batch_shape x m x q x q` Cholesky factors of the scale matrices, outcomes' units."""
-        return self.unit.abs()[:, None, None] * self._standard_tril
-
-    def rsample(self, sample_shape: Size | None = None) -> Tensor:
-        """Joint samples by torch's global generator, independent between t-batches.
-
-        Args:
-            sample_shape: Shape of the sample; one sample if None or empty.
-
-        Returns:
-            `sample_shape x batch_shape x q x m`.
-        """
-        shape = Size(sample_shape) if sample_shape else Size([1])
-        base = torch.randn(shape + self.base_sample_shape, dtype=self.dtype, device=self.device)
-        return self.rsample_from_base_samples(shape, base)
-
-    def rsample_from_base_samples(self, sample_shape: Size, base_samples: Tensor) -> Tensor:
-        """Samples as a deterministic, differentiable function of normal numbers.
-
-        Args:
-            sample_shape: Shape of the sample.
-            base_samples: `sample_shape x base_sample_shape` standard normal numbers.
-
-        Returns:
-            `sample_shape x batch_shape x q x m`.
-
-        Raises:
-            InputError: The shapes do not match.
-        """
-        if base_samples.shape != sample_shape + self.base_sample_shape:
-            raise InputError(
-                f"base_samples must have shape {tuple(sample_shape + self.base_sample_shape)}, "
-                f"got {tuple(base_samples.shape)}"
-            )
-        scales, normals = base_samples[..., :1, :], base_samples[..., 1:, :]
-        if self.shared_scale:
-            multiplier = scale_multiplier(scales[..., :1], self.df[:1])
-        else:
-            multiplier = scale_multiplier(scales, self.df)
-        deviation = (self._standard_tril @ normals.mT.unsqueeze(-1)).squeeze(-1).mT
-        return self.loc + self.unit * multiplier * deviation
-
-    # ---- affine maps -------------------------------------------------------------------------
-    def rescale(self, factor: Tensor, offset: Tensor) -> StudentTPosterior:
-        """The posterior of `offset + factor * y`, output by output.
-
-        Args:
-            factor: `m` factors, not zero.
-            offset: `m` offsets.
-        """
-        factor, offset = factor.to(self.loc).reshape(-1), offset.to(self.loc).reshape(-1)
-        return StudentTPosterior(
-            offset + factor * self.loc,
-            self.scale_matrix,
-            self.df,
-            factor * self.unit,
-            self.shared_scale,
-        )
-
-    def select(self, outputs: list[int]) -> StudentTPosterior:
-        """The posterior of some outputs, in the order given."""
-        return StudentTPosterior(
-            self.loc[..., outputs],
-            self.scale_matrix[..., outputs, :, :],
-            self.df[outputs],
-            self.unit[outputs],
-            self.shared_scale,
-        )
-
-    def scalarize(self, weights: Tensor, offset: float | Tensor = 0.0) -> StudentTPosterior:
-        """The posterior of `offset + Y @ weights`, where that is a t distribution.
-
-        Args:
-            weights: `m` weights of the outputs, not all zero.
-            offset: Added to the sum.
-
-        Returns:
-            A posterior with one output.
-
-        Raises:
-            UnsupportedError: Several outputs with scales of their own have a weight: the sum of
-                independent t variables has no t distribution.
-        """
-        weights = weights.to(self.loc)
-        used = [i for i, w in enumerate(weights.tolist()) if w != 0]
-        if not used:
-            raise UnsupportedError("a scalarization needs a weight that is not zero")
-        if len(used) > 1 and not self.shared_scale:
-            raise UnsupportedError(
-                f"a sum of {len(used)} outputs with scales of their own is not t-distributed; "
-                "use a Monte Carlo acquisition function with objective=LinearMCObjective(weights) "
-                "in the place of ScalarizedPosteriorTransform"
-            )
-        part, weights = self.select(used), weights[used]
-        factor = weights * part.unit
-        largest = factor.abs().max()
-        matrix = ((factor / largest).square()[:, None, None] * part.scale_matrix).sum(dim=-3)
-        sign = factor[0].sign() if len(used) == 1 else 1.0  # a draw of -y is minus the draw of y
-        return StudentTPosterior(
-            (part.loc @ weights).unsqueeze(-1) + offset,
-            matrix.unsqueeze(-3),
-            part.df[:1],
-            (sign * largest).reshape(1),
-        )
-
-
-class StudentTSampler(SobolQMCNormalSampler):
-    """Fixed base samples for sample average approximation with a `StudentTPosterior`.
-
-    A scrambled Sobol sequence over the normal variables and the chi-square variables together;
-    independent normal numbers where that has too many dimensions.
-    """
-
-    def _construct_base_samples(self, posterior: Posterior) -> None:
-        dimensions = self._get_collapsed_shape(posterior)[len(self.sample_shape) :].numel()
-        if dimensions <= SobolEngine.MAXDIM:
-            super()._construct_base_samples(posterior)
-        else:
-            IIDNormalSampler._construct_base_samples(self, posterior)  # type: ignore[arg-type]
-
-
-@GetSampler.register(StudentTPosterior)
-def _get_student_t_sampler(
-    posterior: StudentTPosterior, sample_shape: Size, *, seed: int | None = None
-) -> MCSampler:
-    return StudentTSampler(sample_shape, seed=seed)
+    def scale_multiplier(self, normal: Tensor) -> Tensor:
+        """See `ScaleMixturePosterior`."""
+        return scale_multiplier(normal, self.df[: normal.shape[-1]])

@@ -7,6 +7,7 @@ from bo_surrogates.surrogates import hmc as _hmc  # noqa: F401
 from bo_surrogates.surrogates import infinite_width as _infinite_width  # noqa: F401
 from bo_surrogates.surrogates import laplace as _laplace  # noqa: F401
 from bo_surrogates.surrogates import mc_dropout as _mc_dropout  # noqa: F401
+from bo_surrogates.surrogates import nngp_scale_mixture as _nngp_scale_mixture  # noqa: F401
 from bo_surrogates.surrogates import random_features as _random_features  # noqa: F401
 from bo_surrogates.surrogates import robust_gp as _robust_gp  # noqa: F401
 from bo_surrogates.surrogates import saas as _saas  # noqa: F401

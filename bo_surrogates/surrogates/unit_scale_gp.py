@@ -1,6 +1,6 @@
-"""The Gaussian process inside a Student-t process: its kernel, noise and mean, at scale 1.
+"""The Gaussian process inside a scale mixture: its kernel, noise and mean, at scale 1.
 
-See `student_t.py` for the model. Here are the parameters, how they are fitted with the scale
+See `scale_mixture.py` for the model. Here are the parameters, how they are fitted with the scale
 integrated out, and what the data say of the scale.
 """
 
@@ -17,6 +17,7 @@ from botorch.models.utils.gpytorch_modules import (
     get_gaussian_likelihood_with_gamma_prior,
     get_matern_kernel_with_gamma_prior,
 )
+from botorch.optim.closures.model_closures import get_loss_closure_with_grads
 from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.kernels import Kernel
@@ -25,11 +26,12 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.settings import debug
 from torch import Tensor
 
-from bo_surrogates.config import Config, choice, integer, real
-from bo_surrogates.inference.student_t_process import (
-    StudentTMarginalLogLikelihood,
-    leave_one_out,
-    scale_factor,
+from bo_surrogates.config import Config, choice, flag, integer, real
+from bo_surrogates.inference.scale_laws import InverseGamma, ScaleLaw
+from bo_surrogates.inference.scale_mixture import (
+    ScaleMixtureMarginalLogLikelihood,
+    leave_one_out_log_density,
+    pool,
 )
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import MAX_DEPTH, NNGPKernel
@@ -46,6 +48,16 @@ def log_df_prior(df: float) -> float:
     return math.log(df / 2 - 1) - 0.5 * (df / 2 - 1)
 
 
+def fix_output_variance(kernel: Kernel | None) -> NNGPKernel:
+    """An NNGP kernel whose output variance stays as it is, 1."""
+    if not isinstance(kernel, NNGPKernel):
+        raise TypeError(f"expected an NNGPKernel, got {type(kernel).__name__}")
+    kernel.log_output_variance.requires_grad_(False)
+    # Without its prior, for BoTorch draws new starting points from all priors there are.
+    del kernel._priors["log_output_variance_prior"]
+    return kernel
+
+
 @dataclass(frozen=True)
 class TPConfig(Config):
     """Configuration of `tp`.
@@ -56,6 +68,8 @@ class TPConfig(Config):
             a choice by leave-one-out predictive density and a prior.
         activation: Of the kernel "nngp"; see `NNGPConfig`.
         depth: Of the kernel "nngp": number of hidden layers.
+        shared_scale: Whether several outputs have one scale together, in units of their standard
+            deviations, or one each.
     """
 
     _searched: ClassVar[tuple[str, ...] | None] = ("kernel", "df")
@@ -64,18 +78,111 @@ class TPConfig(Config):
     df: float | None = real(None, 2.01, 1e6, log=True, optional=True, search=(2.5, 100.0))
     activation: str = choice("relu", tuple(DUAL_ACTIVATIONS))
     depth: int = integer(3, 1, MAX_DEPTH)
+    shared_scale: bool = flag(False)
 
 
 class UnitScaleGP(ExactGPSurrogate):
-    """The Gaussian process at s2 = 1, of standardized outcomes, fitted as the mixture over s2."""
+    """The Gaussian process at s2 = 1, of standardized outcomes, fitted as the mixture over s2.
 
-    config_class: ClassVar[type[Config]] = TPConfig
+    Its configuration has the fields `df` and `shared_scale`; its kernel has amplitude 1.
+    """
+
     df: Tensor
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`: `df`, one an output."""
         shape = self.train_targets.shape[:-1]
         self.register_buffer("df", self.train_targets.new_full(shape, self.config.df or FIRST_DF))
+
+    @property
+    def shared_scale(self) -> bool:
+        """Whether several outputs have one scale."""
+        return bool(self.config.shared_scale) and self.num_outputs > 1
+
+    def scale_law(self, df: Tensor | None = None) -> ScaleLaw:
+        """The prior of s2, one an output.
+
+        Args:
+            df: Degrees of freedom in the place of the model's own.
+        """
+        return InverseGamma(self.df if df is None else df)
+
+    def fit_options(self) -> dict[str, Any]:
+        """See `ExactGPSurrogate.fit_options`."""
+        if not self.shared_scale:
+            return {}
+        # BoTorch optimizes outputs one by one, but for one function that it is given.
+        mll = self.marginal_likelihood().train()
+        parameters = {n: p for n, p in mll.named_parameters() if p.requires_grad}
+        return {"closure": get_loss_closure_with_grads(mll, parameters)}
+
+    def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
+        """See `ExactGPSurrogate.marginal_likelihood`."""
+        return ScaleMixtureMarginalLogLikelihood(self.likelihood, self)
+
+    def best_df(self) -> Tensor:
+        """Of each output, the degrees of freedom on the grid with the best score.
+
+        The score is the sum of leave-one-out log predictive densities plus the log prior.
+        """
+        self.eval()
+        with torch.no_grad():
+            prior = self.forward(*self.train_inputs)
+            S = self.likelihood(prior, *self.train_inputs).covariance_matrix
+            residual = self.train_targets - prior.mean
+            scores = []
+            for df in DF_GRID:
+                law = self.scale_law(torch.full_like(self.df, df))
+                others = leave_one_out_log_density(residual, S, law, self.shared_scale)
+                score = others.sum(dim=-1)
+                if self.shared_scale:
+                    score = score.sum(dim=-1, keepdim=True).expand_as(score)
+                scores.append(score + log_df_prior(df))
+        return self.df.new_tensor(DF_GRID)[torch.stack(scores).argmax(dim=0)]
+
+    def joint(self, X: Tensor, observation_noise: bool | Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and covariance at s2 = 1.
+
+        Args:
+            X: `batch_shape x q x d` inputs.
+            observation_noise: See `ScaleMixtureProcess.posterior`.
+
+        Returns:
+            `batch_shape x m x q` means and `batch_shape x m x q x q` covariances.
+        """
+        self.eval()
+        X = self.transform_inputs(X)
+        with gpt_posterior_settings():
+            if self.num_outputs > 1:
+                X, _ = add_output_dim(X=X, original_batch_shape=self._input_batch_shape)
+            mvn = self._apply_noise(X, self(X), observation_noise)
+            mean, covariance = mvn.mean, mvn.covariance_matrix
+        if self.num_outputs > 1:
+            return mean, covariance
+        return mean.unsqueeze(-2), covariance.unsqueeze(-3)
+
+    def quadratic_form(self) -> tuple[Tensor, int]:
+        """What the data say of the scale, as `ScaleLaw` takes it.
+
+        Returns:
+            r, `... x m`, and the number of observations behind it.
+        """
+        strategy: Any = self.prediction_strategy
+        if strategy is None:  # GPyTorch makes it at the first prediction
+            with gpt_posterior_settings(), debug(False):
+                self.eval()(self.train_inputs[0][..., :1, :])
+            strategy = self.prediction_strategy
+        # `mean_cache` is S^-1 (y - c), also of a conditioned model.
+        residual = strategy.train_labels - strategy.train_prior_dist.mean
+        r = (residual * strategy.mean_cache).sum(dim=-1).clamp_min(0)
+        n = residual.shape[-1]
+        return pool(r if self.num_outputs > 1 else r.unsqueeze(-1), n, self.shared_scale)
+
+
+class StudentTGP(UnitScaleGP):
+    """The Gaussian process of `tp`."""
+
+    config_class: ClassVar[type[Config]] = TPConfig
 
     @classmethod
     def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
@@ -86,11 +193,9 @@ class UnitScaleGP(ExactGPSurrogate):
             scaled = get_matern_kernel_with_gamma_prior(ard_num_dims=d, batch_shape=batch_shape)
             return scaled.base_kernel
         if config.kernel == "nngp":
-            kernel = NNGPKernel(config.activation, config.depth, d, batch_shape=batch_shape)
-            kernel.log_output_variance.requires_grad_(False)
-            # Without its prior, for BoTorch draws new starting points from all priors there are.
-            del kernel._priors["log_output_variance_prior"]
-            return kernel
+            return fix_output_variance(
+                NNGPKernel(config.activation, config.depth, d, batch_shape=batch_shape)
+            )
         return None
 
     @classmethod
@@ -111,62 +216,3 @@ class UnitScaleGP(ExactGPSurrogate):
             map_generator=RandomNetworkFeatures,
             weight_generator=torch.randn,
         )
-
-    def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
-        """See `ExactGPSurrogate.marginal_likelihood`."""
-        return StudentTMarginalLogLikelihood(self.likelihood, self)
-
-    def best_df(self) -> Tensor:
-        """Of each output, the degrees of freedom on the grid with the best score.
-
-        The score is the sum of leave-one-out log predictive densities plus the log prior.
-        """
-        self.eval()
-        with torch.no_grad():
-            prior = self.forward(*self.train_inputs)
-            S = self.likelihood(prior, *self.train_inputs).covariance_matrix
-            residual = self.train_targets - prior.mean
-            scores = []
-            for df in DF_GRID:
-                others = leave_one_out(residual, S, torch.full_like(self.df, df))
-                scores.append(others.log_prob(residual).sum(dim=-1) + log_df_prior(df))
-        return self.df.new_tensor(DF_GRID)[torch.stack(scores).argmax(dim=0)]
-
-    def joint(self, X: Tensor, observation_noise: bool | Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and covariance at s2 = 1.
-
-        Args:
-            X: `batch_shape x q x d` inputs.
-            observation_noise: See `StudentTProcess.posterior`.
-
-        Returns:
-            `batch_shape x m x q` means and `batch_shape x m x q x q` covariances.
-        """
-        self.eval()
-        X = self.transform_inputs(X)
-        with gpt_posterior_settings():
-            if self.num_outputs > 1:
-                X, _ = add_output_dim(X=X, original_batch_shape=self._input_batch_shape)
-            mvn = self._apply_noise(X, self(X), observation_noise)
-            mean, covariance = mvn.mean, mvn.covariance_matrix
-        if self.num_outputs > 1:
-            return mean, covariance
-        return mean.unsqueeze(-2), covariance.unsqueeze(-3)
-
-    def data_scale(self) -> tuple[Tensor, Tensor]:
-        """What the data say of the scale.
-
-        Returns:
-            The factor of covariances, `... x m`, and the posterior's degrees of freedom, `m`.
-        """
-        strategy: Any = self.prediction_strategy
-        if strategy is None:  # GPyTorch makes it at the first prediction
-            with gpt_posterior_settings(), debug(False):
-                self.eval()(self.train_inputs[0][..., :1, :])
-            strategy = self.prediction_strategy
-        # `mean_cache` is S^-1 (y - c), also of a conditioned model.
-        residual = strategy.train_labels - strategy.train_prior_dist.mean
-        r = (residual * strategy.mean_cache).sum(dim=-1).clamp_min(0)
-        n = residual.shape[-1]
-        factor, df = scale_factor(r, n, self.df), self.df + n
-        return (factor, df) if self.num_outputs > 1 else (factor.unsqueeze(-1), df.unsqueeze(-1))

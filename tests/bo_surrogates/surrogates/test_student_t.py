@@ -18,6 +18,7 @@ from scipy.stats import gamma, invgamma, multivariate_normal, multivariate_t, no
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
+from bo_surrogates.inference.scale_laws import InverseGamma
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates import SURROGATES
 from bo_surrogates.surrogates.student_t import StudentTProcess
@@ -58,6 +59,14 @@ def model(request: pytest.FixtureRequest) -> StudentTProcess:
 @pytest.fixture(scope="module")
 def two_outputs() -> StudentTProcess:
     return build(*data(m=2))
+
+
+def data_scale(model: StudentTProcess) -> tuple[Tensor, Tensor]:
+    """Factor of covariances and degrees of freedom that the data leave of each output's scale."""
+    r, n = model.gp.quadratic_form()
+    law = model.gp.scale_law()
+    assert isinstance(law, InverseGamma)
+    return law.posterior(n, r)
 
 
 class Dense:
@@ -276,6 +285,23 @@ def test_outputs_are_independent_processes(two_outputs: StudentTProcess) -> None
         torch.testing.assert_close(part.df, expected.df)
 
 
+def test_outputs_that_share_a_scale_are_one_process() -> None:
+    """Scale factor and degrees of freedom from the quadratic forms of both outputs together."""
+    X, Y = data(m=2)
+    model = build(X, Y, shared_scale=True, df=DF)
+    gp = model.gp
+    with torch.no_grad():
+        prior = gp.forward(*gp.train_inputs)
+        S = gp.likelihood(prior).covariance_matrix
+        residual = gp.train_targets - prior.mean
+        r = (residual * torch.linalg.solve(S, residual)).sum()
+    factor, df = data_scale(model)
+    torch.testing.assert_close(factor, ((DF - 2 + r) / (DF + 2 * N)).expand(2))
+    posterior = model.posterior(inputs(2))
+    assert df.tolist() == posterior.df.tolist() == [DF + 2 * N] * 2
+    assert posterior.shared_scale
+
+
 # ---- conditioning and draws ----------------------------------------------------------------------
 @pytest.mark.parametrize("case", ["one", "two", "known noise"])
 def test_conditioning_equals_a_model_rebuilt_with_the_same_parameters(case: str) -> None:
@@ -310,7 +336,7 @@ def test_a_conditioned_model_draws_functions_through_its_observations() -> None:
     conditioned = model.condition_on_observations(X_new, Y_new, noise=noise)
     with torch.no_grad():
         values = conditioned.sample_functions(16, seed=0)(torch.cat([X, X_new]))
-        df, factor = conditioned.posterior(X).df.item(), conditioned.gp.data_scale()[0].item()
+        df, factor = conditioned.posterior(X).df.item(), data_scale(conditioned)[0].item()
     # A value misses by at most the noise: a t variable of scale sqrt(1e-6 factor) std. Nine df
     # and up, 16 * 9 values: the 1e-9 quantile is exceeded with probability below 1e-6.
     limit = t(df).isf(1e-9) * math.sqrt(1e-6 * factor) * Y.std()
@@ -341,7 +367,7 @@ def test_a_drawn_function_has_one_scale_with_the_posterior_law(
         torch.testing.assert_close(
             ratio, ratio.median(dim=1, keepdim=True).values.expand_as(ratio), rtol=1e-3, atol=1e-3
         )
-        factor, df = two_outputs.gp.data_scale()
+        factor, df = data_scale(two_outputs)
     s2 = ratio.median(dim=1).values.square().numpy()
     bound = math.sqrt(math.log(2e7) / (2 * k))  # exceeded with probability below 1e-7
     steps = np.arange(k + 1) / k

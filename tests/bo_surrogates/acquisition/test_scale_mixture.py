@@ -1,4 +1,4 @@
-"""Acquisition functions for Student-t posteriors, by quadrature, samples and the normal limit."""
+"""Acquisition functions for scale mixtures, by quadrature, samples and the normal limit."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
-from bo_surrogates.acquisition.student_t import (
-    StudentTAnalyticAcquisition,
-    StudentTExpectedImprovement,
-    StudentTLogExpectedImprovement,
-    StudentTProbabilityOfImprovement,
-    StudentTUpperConfidenceBound,
-    log_improvement,
+from bo_surrogates.acquisition.scale_mixture import (
+    ScaleMixtureAnalyticAcquisition,
+    ScaleMixtureExpectedImprovement,
+    ScaleMixtureLogExpectedImprovement,
+    ScaleMixtureProbabilityOfImprovement,
+    ScaleMixtureUpperConfidenceBound,
 )
 from bo_surrogates.errors import InputError
 from bo_surrogates.loop import propose
 from bo_surrogates.objective import Objective
+from bo_surrogates.posteriors.student_t import log_improvement
 from bo_surrogates.space import Float, Space
 from bo_surrogates.surrogates import SURROGATES, Surrogate
 
@@ -44,6 +44,12 @@ def tp() -> Surrogate:
 @pytest.fixture(scope="module")
 def almost_gp() -> Surrogate:
     return SURROGATES["tp"].build(X, Y, seed=0, config={"df": 1e6})
+
+
+@pytest.fixture(scope="module")
+def burr() -> Surrogate:
+    """A finite mixture."""
+    return SURROGATES["nngp_t"].build(X, Y, seed=0, config={"df": 3.0, "law": "burr"})
 
 
 def log_improvement_by_quadrature(z: float, df: float) -> float:
@@ -98,10 +104,10 @@ def test_values_are_integrals_over_the_posterior(tp: Surrogate, maximize: bool) 
     best = (Y.max() if maximize else Y.min()).item()
     options = {"maximize": maximize}
     with torch.no_grad():
-        improvement = StudentTExpectedImprovement(tp, best, **options)(TEST)
-        log_improvement = StudentTLogExpectedImprovement(tp, best, **options)(TEST)
-        probability = StudentTProbabilityOfImprovement(tp, best, **options)(TEST)
-        bound = StudentTUpperConfidenceBound(tp, 0.9, **options)(TEST)
+        improvement = ScaleMixtureExpectedImprovement(tp, best, **options)(TEST)
+        log_improvement = ScaleMixtureLogExpectedImprovement(tp, best, **options)(TEST)
+        probability = ScaleMixtureProbabilityOfImprovement(tp, best, **options)(TEST)
+        bound = ScaleMixtureUpperConfidenceBound(tp, 0.9, **options)(TEST)
         posterior = tp.posterior(TEST)
     torch.testing.assert_close(improvement.log(), log_improvement)
     for i in range(len(TEST)):
@@ -120,7 +126,7 @@ def test_monte_carlo_expected_improvement_agrees_with_the_closed_form(tp: Surrog
     minus = -torch.ones(1, 1, dtype=torch.float64)
     ours = make_acquisition(tp, config=config, weights=minus, X_baseline=X, seed=0)
     best = tp.posterior(X).mean.min()
-    exact = StudentTLogExpectedImprovement(tp, best, maximize=False)(TEST)
+    exact = ScaleMixtureLogExpectedImprovement(tp, best, maximize=False)(TEST)
     likely = exact > exact.max() - 3  # elsewhere EI is all tail, which samples cannot resolve
     assert likely.sum() >= 2
     torch.testing.assert_close(ours(TEST)[likely], exact[likely], atol=0.1, rtol=0)
@@ -130,32 +136,65 @@ def test_values_become_those_of_a_gaussian_as_df_grows(almost_gp: Surrogate) -> 
     """BoTorch's functions read the mean and the variance, for a normal distribution."""
     best = Y.min().item()
     expected = ProbabilityOfImprovement(almost_gp, best, maximize=False)(TEST)
-    actual = StudentTProbabilityOfImprovement(almost_gp, best, maximize=False)(TEST)
+    actual = ScaleMixtureProbabilityOfImprovement(almost_gp, best, maximize=False)(TEST)
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-6)
     expected = LogExpectedImprovement(almost_gp, best, maximize=False)(TEST)
-    actual = StudentTLogExpectedImprovement(almost_gp, best, maximize=False)(TEST)
+    actual = ScaleMixtureLogExpectedImprovement(almost_gp, best, maximize=False)(TEST)
     near = expected > -50
     assert near.sum() >= 5
     torch.testing.assert_close(actual[near], expected[near], rtol=1e-3, atol=1e-3)
-    improvement = StudentTExpectedImprovement(almost_gp, best, maximize=False)(TEST)
+    improvement = ScaleMixtureExpectedImprovement(almost_gp, best, maximize=False)(TEST)
     torch.testing.assert_close(improvement, expected.exp(), rtol=1e-3, atol=1e-6)
     posterior = almost_gp.posterior(TEST)
     normal = posterior.mean + norm.ppf(0.9) * posterior.variance.sqrt()
-    bound = StudentTUpperConfidenceBound(almost_gp, 0.9)(TEST)
+    bound = ScaleMixtureUpperConfidenceBound(almost_gp, 0.9)(TEST)
     torch.testing.assert_close(bound, normal.reshape(-1), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("maximize", [True, False])
-def test_gradients_in_the_inputs_equal_finite_differences(tp: Surrogate, maximize: bool) -> None:
-    functions: list[StudentTAnalyticAcquisition] = [
+def test_values_of_a_finite_mixture_are_integrals_over_its_distribution(
+    burr: Surrogate, maximize: bool
+) -> None:
+    """E max(y - best, 0) is the integral of P(y > c) over c > best."""
+    best = (Y.max() if maximize else Y.min()).item()
+    sign = 1 if maximize else -1
+    with torch.no_grad():
+        improvement = ScaleMixtureExpectedImprovement(burr, best, maximize=maximize)(TEST)
+        log_improvement = ScaleMixtureLogExpectedImprovement(burr, best, maximize=maximize)(TEST)
+        probability = ScaleMixtureProbabilityOfImprovement(burr, best, maximize=maximize)(TEST)
+        bound = ScaleMixtureUpperConfidenceBound(burr, 0.9, maximize=maximize)(TEST)
+        posterior = burr.posterior(TEST)
+    torch.testing.assert_close(improvement.log(), log_improvement)
+    s = (posterior.log_scale[0] / 2).exp().numpy()
+    weight = posterior.log_weight[0].exp().numpy()
+    for i in range(0, len(TEST), 4):
+        location, scale = sign * posterior.loc[i, 0, 0].item(), posterior.scale[i, 0, 0].item()
+
+        def survival(y: float, location: float = location, scale: float = scale) -> float:
+            return float((weight * norm.sf((y - location) / (s * scale))).sum())
+
+        widest = location + 40 * scale * s.max()
+        value, _ = quad(survival, sign * best, widest, epsabs=1e-12, limit=500)
+        assert improvement[i].item() == pytest.approx(value, rel=1e-5, abs=1e-10)
+        assert probability[i].item() == pytest.approx(survival(sign * best), rel=1e-8)
+        assert survival(bound[i].item()) == pytest.approx(0.1, rel=1e-8)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("name", ["tp", "burr"])
+def test_gradients_in_the_inputs_equal_finite_differences(
+    name: str, maximize: bool, request: pytest.FixtureRequest
+) -> None:
+    tp = request.getfixturevalue(name)
+    functions: list[ScaleMixtureAnalyticAcquisition] = [
         cls(tp, Y.mean(), maximize=maximize)
         for cls in (
-            StudentTExpectedImprovement,
-            StudentTLogExpectedImprovement,
-            StudentTProbabilityOfImprovement,
+            ScaleMixtureExpectedImprovement,
+            ScaleMixtureLogExpectedImprovement,
+            ScaleMixtureProbabilityOfImprovement,
         )
     ]
-    functions.append(StudentTUpperConfidenceBound(tp, 0.8, maximize=maximize))
+    functions.append(ScaleMixtureUpperConfidenceBound(tp, 0.8, maximize=maximize))
     for function in functions:
         points = TEST[:4].clone().requires_grad_()
         torch.autograd.gradcheck(function, points, eps=1e-5, atol=1e-4, rtol=1e-3)
@@ -166,23 +205,23 @@ def test_one_of_several_outcomes_is_chosen_by_a_scalarization(tp: Surrogate) -> 
     two = SURROGATES["tp"].build(X, torch.cat([other, Y], -1), seed=0, config={"df": 3.0})
     choose = ScalarizedPosteriorTransform(torch.tensor([0.0, -1.0], dtype=torch.float64))
     best = Y.min()
-    ours = StudentTLogExpectedImprovement(two, -best, posterior_transform=choose)(TEST)
+    ours = ScaleMixtureLogExpectedImprovement(two, -best, posterior_transform=choose)(TEST)
     alone = two.subset_output([1])
     torch.testing.assert_close(
-        ours, StudentTLogExpectedImprovement(alone, best, maximize=False)(TEST)
+        ours, ScaleMixtureLogExpectedImprovement(alone, best, maximize=False)(TEST)
     )
 
 
 def test_a_model_of_another_kind_is_refused() -> None:
     gp = SURROGATES["gp"].build(X, Y, seed=0)
-    with pytest.raises(InputError, match="StudentTPosterior"):
-        StudentTExpectedImprovement(gp, 0.0)(TEST)
+    with pytest.raises(InputError, match="ScaleMixturePosterior"):
+        ScaleMixtureExpectedImprovement(gp, 0.0)(TEST)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, float("nan")])
 def test_levels_outside_the_unit_interval_are_refused(tp: Surrogate, level: float) -> None:
     with pytest.raises(InputError, match="level"):
-        StudentTUpperConfidenceBound(tp, level)
+        ScaleMixtureUpperConfidenceBound(tp, level)
 
 
 @pytest.mark.parametrize("outcomes", [1, 2])
