@@ -7,6 +7,7 @@ or linearized. K networks of one shape are evaluated together, as one tensor of 
 - `evidence.py`: scales of the prior, and the noise, before any training.
 - `gauss_newton.py`, `linearization.py`, `linearized_posterior.py`, `kronecker_posterior.py`: the
   most probable network, and the Gaussian posterior of its linearization.
+- `abc_parametrization.py`, `linear_limit.py`: training at large widths, and at infinite width.
 - `local_reparameterization.py`, `variational_last_layer.py`: variational posteriors.
 """
 

@@ -6,6 +6,7 @@ from bo_surrogates.surrogates import gp as _gp  # noqa: F401
 from bo_surrogates.surrogates import hmc as _hmc  # noqa: F401
 from bo_surrogates.surrogates import infinite_width as _infinite_width  # noqa: F401
 from bo_surrogates.surrogates import laplace as _laplace  # noqa: F401
+from bo_surrogates.surrogates import maximal_update as _maximal_update  # noqa: F401
 from bo_surrogates.surrogates import mc_dropout as _mc_dropout  # noqa: F401
 from bo_surrogates.surrogates import nngp_scale_mixture as _nngp_scale_mixture  # noqa: F401
 from bo_surrogates.surrogates import random_features as _random_features  # noqa: F401

@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
+from bo_surrogates.inference.adam import Minimum
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
 from bo_surrogates.networks.evidence import NoisePrior, PriorEstimate, estimate_prior
 from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
@@ -199,14 +200,8 @@ class DeepEnsemble(EnsembleSurrogate):
             targets = targets - config.prior_function * self.member.forward(self.prior_weights, X)
         variance = noise if weights is None else noise / weights
         dtype = torch.float32 if config.precision == "single" else torch.float64
-        training = self._posterior(X.to(dtype), targets.to(dtype), variance.to(dtype), threads)
-        scales = training.scales
-        minimum = training.maximize(
-            whitened[:, : len(scales)].to(dtype) * scales,
-            steps=steps,
-            learning_rate=config.learning_rate,
-            scale=scales,
-        )
+        data = X.to(dtype), targets.to(dtype), variance.to(dtype)
+        minimum = self._minimize(whitened.to(dtype), *data, steps, threads)
         posterior = self._posterior(X, targets, variance, threads)
         networks = self._networks(posterior, minimum.state.to(X), generator)
         self._keep(networks, noise.mean(dim=-2))
@@ -230,6 +225,23 @@ class DeepEnsemble(EnsembleSurrogate):
             },
         )
         return self
+
+    def _minimize(
+        self, whitened: Tensor, X: Tensor, Y: Tensor, variance: Tensor, steps: int, threads: int
+    ) -> Minimum:
+        """Train: the parameters of `_posterior` from a start in units of the prior's scales."""
+        posterior = self._posterior(X, Y, variance, threads)
+        scales = posterior.scales
+        return posterior.maximize(
+            whitened[:, : len(scales)] * scales,
+            steps=steps,
+            learning_rate=self.config.learning_rate,
+            scale=scales,
+        )
+
+    def _start_scales(self) -> Tensor:
+        """`P` standard deviations of a start, in units of the prior's scales."""
+        return torch.ones_like(self.prior_scales)
 
     def _estimate_prior(self, X: Tensor, generator: torch.Generator) -> PriorEstimate:
         config, Y = self.config, self._targets
@@ -257,7 +269,7 @@ class DeepEnsemble(EnsembleSurrogate):
         config, member = self.config, self.member
         scales = prior.scales(member, config.weight_scale)
         ones, dtype = torch.ones_like(scales), self.weights.dtype
-        theta = member.draw(config.members, ones, generator, dtype)
+        theta = member.draw(config.members, self._start_scales(), generator, dtype)
         functions = member.draw(config.members, ones, generator, dtype)
         steps = config.steps
         old = self._warm(warm_start)
