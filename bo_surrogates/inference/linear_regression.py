@@ -7,18 +7,20 @@ of rank k (Rasmussen and Williams 2006, section 2.1.2):
 - function space: s^2 Phi Phi' + V = L L', `n x n`;
 - weight space: I + s^2 Phi' V^-1 Phi = R R', `k x k`.
 
-Both are the same posterior; `condition` takes the smaller. Further observations extend L by rows,
-and multiply R^-1 by that of their own update (recursive least squares).
+Both are the same posterior; `condition` takes that in which a prediction costs less. Further
+observations extend L by rows, and multiply R^-1 by that of their own update (recursive least
+squares).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def inverse_triangular(lower: Tensor) -> Tensor:
@@ -208,6 +210,35 @@ class WeightSpace:
 
 
 def condition(phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
-    """The posterior in whichever space is smaller; arguments as for `FunctionSpace.of`."""
+    """The posterior in the space where a prediction costs less.
+
+    Arguments are those of `FunctionSpace.of`. A point takes about n k + n^2 multiplications in function space, and k^2 in weight space.
+    """
     n, k = phi.shape
-    return (FunctionSpace if n <= k else WeightSpace).of(phi, variance, targets, noise)
+    return (FunctionSpace if n * (n + k) <= k * k else WeightSpace).of(
+        phi, variance, targets, noise
+    )
+
+
+class Gram(torch.autograd.Function):
+    """Phi Phi'; once differentiable, by one product of matrices instead of two."""
+
+    @staticmethod
+    def forward(ctx: Any, phi: Tensor) -> Tensor:
+        """`n x n` of `n x k` features."""
+        ctx.save_for_backward(phi)
+        return phi @ phi.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Gradient in `phi`."""
+        (phi,) = ctx.saved_tensors
+        (gradient,) = grads
+        return (gradient + gradient.mT) @ phi
+
+
+def gram(phi: Tensor) -> Tensor:
+    """See `Gram`."""
+    product: Tensor = Gram.apply(phi)
+    return product

@@ -9,7 +9,7 @@ from bo_surrogates.surrogates import laplace as _laplace  # noqa: F401
 from bo_surrogates.surrogates import maximal_update as _maximal_update  # noqa: F401
 from bo_surrogates.surrogates import mc_dropout as _mc_dropout  # noqa: F401
 from bo_surrogates.surrogates import nngp_scale_mixture as _nngp_scale_mixture  # noqa: F401
-from bo_surrogates.surrogates import random_features as _random_features  # noqa: F401
+from bo_surrogates.surrogates import rff as _rff  # noqa: F401
 from bo_surrogates.surrogates import robust_gp as _robust_gp  # noqa: F401
 from bo_surrogates.surrogates import saas as _saas  # noqa: F401
 from bo_surrogates.surrogates import sghmc as _sghmc  # noqa: F401

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bo_surrogates.inference.linear_regression import FunctionSpace, WeightSpace, condition
+from bo_surrogates.inference.linear_regression import (
+    FunctionSpace,
+    WeightSpace,
+    condition,
+    gram,
+)
 
 KINDS = [FunctionSpace, WeightSpace]
 M, K = 2, 9
@@ -95,9 +100,14 @@ def test_drawn_weights_have_the_posteriors_mean_and_covariance(
         assert products.abs().max() < 6.5 * (2 / count) ** 0.5
 
 
-def test_the_smaller_space_is_taken() -> None:
-    assert isinstance(condition(numbers(3, K), VARIANCE, numbers(3, M), torch.ones(3, M).double()),
-                      FunctionSpace)  # fmt: skip
-    assert isinstance(
-        condition(numbers(30, K), VARIANCE, numbers(30, M), torch.ones(30, M).double()), WeightSpace
-    )
+def test_the_space_of_the_cheaper_prediction_is_taken() -> None:
+    for n, kind in ((3, FunctionSpace), (8, WeightSpace), (30, WeightSpace)):
+        assert isinstance(condition(numbers(n, K), VARIANCE, *observations(n, True)[1:]), kind)
+
+
+def test_the_gram_matrix_and_its_gradient_are_those_of_the_product() -> None:
+    phi, weights = numbers(5, 3).requires_grad_(), numbers(5, 5, seed=1)
+    torch.testing.assert_close(gram(phi), phi @ phi.T)
+    (ours,) = torch.autograd.grad((weights * gram(phi)).sum(), phi)
+    (theirs,) = torch.autograd.grad((weights * (phi @ phi.T)).sum(), phi)
+    torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,81 @@
+"""Bayesian linear regression on random features.
+
+Model (outcomes standardized): y_ij = w_j . phi(x_i) + e_ij, phi of `width` random features and a
+constant, shared by the outcomes; w_j ~ N(0, s_j^2 I), e_ij ~ N(0, v_j), or of known variances. It
+is the Gaussian process with kernel s^2 (phi(x) . phi(x')), which tends to s^2 (K(x, x') + 1) as the
+width grows (`kernels/random_features.py`): a squared exponential or Matern kernel by random Fourier
+features (Rahimi and Recht 2007, NeurIPS 20), or that of an infinitely wide network by its hidden
+units.
+
+Inference: scales of the inputs by the evidence, under the dimension-scaled lengthscale prior of
+`gp` for Fourier features and about unit weights for hidden units; the ridge by the evidence,
+leave-one-out or generalized cross-validation (`random_features.py`).
+
+Prediction: Gaussian and exact given the features (`feature_regression.py`). The covariance has
+rank k: with more points than features, little variance is left anywhere ("variance starvation").
+Piecewise linear units ("relu") have gradients that jump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bo_surrogates.config import Config, choice
+from bo_surrogates.kernels.random_features import (
+    MaternFeatures,
+    NeuralFeatures,
+    RandomFeatures,
+    RBFFeatures,
+)
+from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
+from bo_surrogates.surrogates.random_features import RandomFeatureConfig, RandomFeatureSurrogate
+
+
+@dataclass(frozen=True)
+class RFFConfig(RandomFeatureConfig):
+    """Configuration of `rff`.
+
+    Attributes:
+        features: "rbf", "matern32", "matern52" (random Fourier features of that kernel), "relu",
+            "erf" or "gelu" (hidden units).
+    """
+
+    _searched: ClassVar[tuple[str, ...] | None] = ("features", "width", "ridge")
+
+    features: str = choice("rbf", ("rbf", "matern32", "matern52", "relu", "erf", "gelu"))
+
+
+class RandomFeatureRegression(RandomFeatureSurrogate):
+    """See the module's docstring."""
+
+    config_class: ClassVar[type[Config]] = RFFConfig
+    config: RFFConfig
+    grid: ClassVar[Sequence[float]] = (-1.0, 0.0, 1.0)
+
+    @classmethod
+    def feature_map(cls, config: RFFConfig) -> RandomFeatures:
+        """See `RandomFeatureSurrogate.feature_map`."""
+        match config.features:
+            case "rbf":
+                return RBFFeatures()
+            case "matern32":
+                return MaternFeatures(1.5)
+            case "matern52":
+                return MaternFeatures(2.5)
+            case name:
+                return NeuralFeatures(name)
+
+
+SURROGATES.register(
+    SurrogateEntry(
+        name="rff",
+        model_class=RandomFeatureRegression,
+        summary="Bayesian linear regression on random Fourier features or random hidden units",
+        paper="Rahimi and Recht 2007, NeurIPS 20; Simon et al. 2024, arXiv 2311.14646",
+        capabilities=Capabilities(
+            posterior="gaussian", exact_conditioning=True, max_n=50_000, max_d=100
+        ),
+    )
+)
