@@ -212,7 +212,8 @@ class WeightSpace:
 def condition(phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
     """The posterior in the space where a prediction costs less.
 
-    Arguments are those of `FunctionSpace.of`. A point takes about n k + n^2 multiplications in function space, and k^2 in weight space.
+    Arguments are those of `FunctionSpace.of`. A point takes about n k + n^2 multiplications in
+    function space, and k^2 in weight space.
     """
     n, k = phi.shape
     return (FunctionSpace if n * (n + k) <= k * k else WeightSpace).of(

@@ -48,8 +48,8 @@ class BandlimitedConfig(RandomFeatureConfig):
         "activation", "domain", "ard", "width", "ridge",
     )  # fmt: skip
 
-    activation: str = choice("cos", ("cos", "tanh", "sigmoid", "gaussian"))
-    domain: str = choice("cube", ("cube", "ball"))
+    activation: str = choice("tanh", ("cos", "tanh", "sigmoid", "gaussian"))
+    domain: str = choice("ball", ("cube", "ball"))
 
 
 class BandlimitedNetwork(RandomFeatureSurrogate):

@@ -51,6 +51,7 @@ LOG_NOISE_PRIOR = (-5.0, 1.0)  # of log v: the mode and width of BoTorch's LogNo
 LOG_SCALE_BOUNDS = (-7.0, 7.0)
 LOG_VARIANCE_BOUNDS = (math.log(1e-3), math.log(1e3))
 LOG_NOISE_BOUNDS = (math.log(1e-4), math.log(10.0))
+FTOL = 1e-4  # relative change of the evidence at which the search for scales ends
 CURVE_POINTS = 1000  # of which a learning curve's eigenstructure is made, at most
 
 
@@ -71,7 +72,7 @@ class RandomFeatureConfig(Config):
     ard: bool = flag(True)
     ridge: str = choice("evidence", ("evidence", "loo", "gcv"))
     steps: int = integer(30, 1, 10_000, log=True)
-    fit_points: int = integer(200, 10, 10_000, log=True)
+    fit_points: int = integer(128, 10, 10_000, log=True)
 
 
 class RandomFeatureSurrogate(FeatureRegression):
@@ -190,7 +191,7 @@ class RandomFeatureSurrogate(FeatureRegression):
         bounds = [LOG_SCALE_BOUNDS] * count + [LOG_VARIANCE_BOUNDS] * m + [LOG_NOISE_BOUNDS] * m
         found = minimize(
             evaluate, first.cpu().numpy(), jac=True, method="L-BFGS-B", bounds=bounds,
-            options={"maxiter": config.steps, "ftol": 1e-6},
+            options={"maxiter": config.steps, "ftol": FTOL},
         )  # fmt: skip
         state = torch.from_numpy(found.x).to(x)
         if not torch.isfinite(state).all():
