@@ -45,7 +45,7 @@ class BandlimitedConfig(RandomFeatureConfig):
     """
 
     _searched: ClassVar[tuple[str, ...] | None] = (
-        "activation", "domain", "ard", "width", "ridge",
+        "activation", "domain", "ard", "features", "ridge",
     )  # fmt: skip
 
     activation: str = choice("tanh", ("cos", "tanh", "sigmoid", "gaussian"))

@@ -60,7 +60,7 @@ class RandomFeatureConfig(Config):
     """What both surrogates on random features have.
 
     Attributes:
-        width: Number of random features.
+        features: k, the number of random features.
         ard: Whether each input has its own scale, or all share one.
         ridge: What chooses the ridge: "evidence", "loo" (leave-one-out) or "gcv" (generalized
             cross-validation).
@@ -68,7 +68,7 @@ class RandomFeatureConfig(Config):
         fit_points: Points on which the scales are chosen, at most.
     """
 
-    width: int = integer(1024, 1, 16384, log=True, search=(64, 4096))
+    features: int = integer(2048, 1, 16384, log=True, search=(64, 4096))
     ard: bool = flag(True)
     ridge: str = choice("evidence", ("evidence", "loo", "gcv"))
     steps: int = integer(30, 1, 10_000, log=True)
@@ -99,7 +99,7 @@ class RandomFeatureSurrogate(FeatureRegression):
             d = self.transform_inputs(self._inputs[:1]).shape[-1]
         self.map = self.feature_map(self.config)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "features"))
-        draw = self.map.draw(d, self.config.width, generator)
+        draw = self.map.draw(d, self.config.features, generator)
         mean, _ = self.map.log_scale_prior(d)
         for name, value in (
             ("weights", draw.weights), ("biases", draw.biases),
@@ -241,7 +241,7 @@ class RandomFeatureSurrogate(FeatureRegression):
             | {"steps": float(steps), "noise_variance": self.noise_variance.mean().item()},
         )
 
-    def learning_curve(self, sizes: Sequence[int], width: float | None = None) -> Tensor:
+    def learning_curve(self, sizes: Sequence[int], features: float | None = None) -> Tensor:
         """Expected square errors of new observations after training on other numbers of points.
 
         By the eigenframework, from the eigenstructure of the kernel (of the features where it has
@@ -250,7 +250,7 @@ class RandomFeatureSurrogate(FeatureRegression):
 
         Args:
             sizes: Numbers of points.
-            width: Number of features; the configuration's if None, infinite if `math.inf`.
+            features: Their number; the configuration's if None, infinite if `math.inf`.
 
         Returns:
             `len(sizes) x m`, in squared units of the outcomes.
@@ -265,7 +265,7 @@ class RandomFeatureSurrogate(FeatureRegression):
                 K = phi @ phi.mT
             else:
                 K = K + 1.0
-            width = float(self.config.width if width is None else width)
+            width = float(self.config.features if features is None else features)
             columns = []
             for j in range(self._num_outputs):
                 noise = self.noise_variance[j].item()

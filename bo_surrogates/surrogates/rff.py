@@ -1,9 +1,9 @@
 """Bayesian linear regression on random features.
 
-Model (outcomes standardized): y_ij = w_j . phi(x_i) + e_ij, phi of `width` random features and a
+Model (outcomes standardized): y_ij = w_j . phi(x_i) + e_ij, phi of k random features and a
 constant, shared by the outcomes; w_j ~ N(0, s_j^2 I), e_ij ~ N(0, v_j), or of known variances. It
-is the Gaussian process with kernel s^2 (phi(x) . phi(x')), which tends to s^2 (K(x, x') + 1) as the
-width grows (`kernels/random_features.py`): a squared exponential or Matern kernel by random Fourier
+is the Gaussian process with kernel s^2 (phi(x) . phi(x')), which tends to s^2 (K(x, x') + 1) as k
+grows (`kernels/random_features.py`): a squared exponential or Matern kernel by random Fourier
 features (Rahimi and Recht 2007, NeurIPS 20), or that of an infinitely wide network by its hidden
 units.
 
@@ -38,13 +38,13 @@ class RFFConfig(RandomFeatureConfig):
     """Configuration of `rff`.
 
     Attributes:
-        features: "rbf", "matern32", "matern52" (random Fourier features of that kernel), "relu",
-            "erf" or "gelu" (hidden units).
+        kernel: K: "rbf", "matern32" or "matern52", by random Fourier features; or the kernel of an
+            infinitely wide network with "relu", "erf" or "gelu" units, by such units.
     """
 
-    _searched: ClassVar[tuple[str, ...] | None] = ("features", "width", "ridge")
+    _searched: ClassVar[tuple[str, ...] | None] = ("kernel", "features", "ridge")
 
-    features: str = choice("rbf", ("rbf", "matern32", "matern52", "relu", "erf", "gelu"))
+    kernel: str = choice("rbf", ("rbf", "matern32", "matern52", "relu", "erf", "gelu"))
 
 
 class RandomFeatureRegression(RandomFeatureSurrogate):
@@ -57,7 +57,7 @@ class RandomFeatureRegression(RandomFeatureSurrogate):
     @classmethod
     def feature_map(cls, config: RFFConfig) -> RandomFeatures:
         """See `RandomFeatureSurrogate.feature_map`."""
-        match config.features:
+        match config.kernel:
             case "rbf":
                 return RBFFeatures()
             case "matern32":

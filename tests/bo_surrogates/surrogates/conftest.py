@@ -26,6 +26,7 @@ CHEAP: dict[str, Any] = {
     "steps": 150,
     "members": 6,
     "width": 16,
+    "features": 128,
     "draws": 12,
     "chains": 6,
     "warmup": 30,

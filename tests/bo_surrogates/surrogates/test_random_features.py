@@ -18,7 +18,7 @@ from bo_surrogates.surrogates.random_features import RandomFeatureSurrogate
 from .conftest import BOUNDS, measurements, points
 
 FEATURES = [
-    ("rff", {"features": name}) for name in ("rbf", "matern32", "matern52", "relu", "erf", "gelu")
+    ("rff", {"kernel": name}) for name in ("rbf", "matern32", "matern52", "relu", "erf", "gelu")
 ]
 FEATURES += [
     ("bandlimited", {"activation": activation, "domain": domain})
@@ -35,7 +35,7 @@ FEATURES += [
 def build(name: str, X: Tensor, Y: Tensor, *, seed: int = 0, **options: Any) -> Any:
     arguments = {k: options.pop(k) for k in ("train_Yvar", "warm_start") if k in options}
     model = SURROGATES[name].build(
-        X, Y, bounds=BOUNDS.to(X), seed=seed, config={"width": 60} | options, **arguments
+        X, Y, bounds=BOUNDS.to(X), seed=seed, config={"features": 60} | options, **arguments
     )
     assert isinstance(model, RandomFeatureSurrogate)
     return model
@@ -86,7 +86,7 @@ def test_a_wide_model_is_the_gaussian_process_of_the_kernel(
     name: str, config: dict[str, Any]
 ) -> None:
     X, Y = measurements(20)
-    model = build(name, X, Y, width=4000, steps=2, **config)
+    model = build(name, X, Y, features=4000, steps=2, **config)
     unit = (X - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0])
     new = points(6)
     at = (new - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0])
@@ -160,9 +160,9 @@ def test_scales_tell_inputs_that_matter_from_those_that_do_not() -> None:
     X = torch.rand(60, 2, generator=generator, dtype=torch.float64)
     Y = (6 * X[:, :1]).sin()
     for name in ("rff", "bandlimited"):
-        model = SURROGATES[name].build(X, Y, seed=0, config={"width": 200})
+        model = SURROGATES[name].build(X, Y, seed=0, config={"features": 200})
         assert model.log_scales[0] > model.log_scales[1] + 1.0
-        shared = SURROGATES[name].build(X, Y, seed=0, config={"width": 200, "ard": False})
+        shared = SURROGATES[name].build(X, Y, seed=0, config={"features": 200, "ard": False})
         assert shared.log_scales[0] == shared.log_scales[1]
 
 
@@ -171,7 +171,7 @@ def test_the_bandwidth_follows_the_complexity_of_the_function() -> None:
     t, bandwidths = 2 * x - 1, []
     for w in (4.0, 16.0, 64.0):
         Y = (w * t).sin() + 0.5 * (0.7 * w * t.square()).cos()
-        model = SURROGATES["bandlimited"].build(x, Y, seed=0, config={"width": 400})
+        model = SURROGATES["bandlimited"].build(x, Y, seed=0, config={"features": 400})
         bandwidths.append(model.log_scales.exp().item())
     assert bandwidths[1] > 2 * bandwidths[0]
     assert bandwidths[2] > 2 * bandwidths[1]
@@ -193,7 +193,7 @@ def test_a_warm_start_goes_on_from_the_earlier_scales() -> None:
 def test_a_learning_curve_predicts_the_error_at_other_numbers_of_points(name: str) -> None:
     """From 300 observations, the errors after 20 and 40: means over training sets."""
     X, Y = measurements(400, m=2)
-    model = build(name, X[:300], Y[:300], width=200)
+    model = build(name, X[:300], Y[:300], features=200)
     sizes = [20, 40]
     curve = model.learning_curve(sizes)
     assert curve.shape == (2, 2)
