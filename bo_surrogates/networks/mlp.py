@@ -3,7 +3,8 @@
 The parameters of K networks are one flat tensor `theta` of shape `K x P`. Layer by layer it is
 read, without copying, as weights `K x in x out` and biases `K x 1 x out`; a layer of all K networks
 is then one batched matrix product. Everything here is a pure function of `theta`, so that an
-optimizer, a sampler and a posterior can share it.
+optimizer, a sampler and a posterior can share it. Where `theta` needs no gradient, networks on the
+CPU are evaluated by compiled code (`evaluation.py`).
 
 Network with L hidden layers: h_0 = x, h_l = phi(h_{l-1} W_l + b_l), f(x) = h_L W_{L+1} + b_{L+1}.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.networks.evaluation import can_evaluate, evaluate
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -219,8 +221,12 @@ class BatchedMLP:
         Returns:
             `K x batch_shape x n x m` outputs.
         """
-        flat = X.reshape(-1, X.shape[-1]).expand(theta.shape[0], -1, -1)
-        return self.forward_each(theta, flat).unflatten(-2, X.shape[:-1])
+        flat = X.reshape(-1, X.shape[-1])
+        if can_evaluate(self, theta, flat):
+            values = evaluate(self, theta, flat)
+        else:
+            values = self.forward_by_torch(theta, flat.expand(len(theta), -1, -1))
+        return values.unflatten(-2, X.shape[:-1])
 
     def forward_each(self, theta: Tensor, X: Tensor) -> Tensor:
         """Each network at its own inputs.
@@ -235,6 +241,12 @@ class BatchedMLP:
         Raises:
             InputError: The shapes do not match.
         """
+        if can_evaluate(self, theta, X):
+            return evaluate(self, theta, X)
+        return self.forward_by_torch(theta, X)
+
+    def forward_by_torch(self, theta: Tensor, X: Tensor) -> Tensor:
+        """`forward_each` by torch's operations: differentiable in all ways."""
         *hidden, output = self.unpack(theta)
         return torch.baddbmm(output.bias, self._features(hidden, X), output.weight)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, Structure, byref, c_double, c_int, c_int64, c_void_p
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.native.library import library
-from bo_surrogates.networks import BatchedMLP
+
+if TYPE_CHECKING:
+    from bo_surrogates.networks import BatchedMLP  # which evaluates its networks by this module
 
 ACTIVATION_NUMBERS = {"tanh": 0, "relu": 1, "silu": 2, "sine": 3}
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
@@ -20,6 +23,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "densities": [c_int64, c_void_p, c_void_p, c_void_p, c_int64],
     "trajectories": [c_int64, *[c_void_p] * 5, c_double, c_int64, c_int64],
     "adam": [c_int64, c_void_p, c_void_p, c_int64, c_double, c_void_p, c_void_p, c_int64],
+    "values": [c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int64],
 }
 
 
@@ -98,7 +102,7 @@ class CompiledPosterior:
             *strides, noise.mean, noise.std, *[_pointer(t) for t in self._kept.values()],
         )  # fmt: skip
         self._densities, self._trajectories, self._adam = (
-            _function(code, name, X.dtype) for name in ARGUMENTS
+            _function(code, name, X.dtype) for name in ("densities", "trajectories", "adam")
         )
 
     @classmethod
@@ -189,6 +193,49 @@ class CompiledPosterior:
         return state, first, last
 
 
+def evaluate(
+    network: BatchedMLP, theta: Tensor, X: Tensor, jacobian: bool, threads: int
+) -> tuple[Tensor, Tensor | None]:
+    """Values of K networks, and their derivatives in the inputs from the same pass.
+
+    Args:
+        network: Shape of the networks.
+        theta: `K x P` parameters on the CPU, float32 or float64.
+        X: `n x d` inputs of all networks or `K x n x d`, of theta's type.
+        jacobian: Whether derivatives are wanted.
+        threads: At most; results do not depend on it.
+
+    Returns:
+        `K x n x m`, and `K x n x m x d` or None.
+
+    Raises:
+        InputError: There is no compiled kernel.
+    """
+    code = library()
+    if code is None:
+        raise InputError("there is no compiled kernel on this machine; evaluate by torch")
+    theta, X = theta.contiguous(), X.contiguous()
+    (K, n, d), m = (len(theta), *X.shape[-2:]), network.outputs
+    values = theta.new_empty(K, n, m)
+    slopes = theta.new_empty(K, n, m, d) if jacobian else None
+    _check(
+        _function(code, "values", theta.dtype)(
+            byref(_shape(network, n)), K, theta.data_ptr(), X.data_ptr(),
+            n * d if X.ndim == 3 else 0, values.data_ptr(), _pointer(slopes), threads,
+        )
+    )  # fmt: skip
+    return values, slopes
+
+
+def _shape(network: BatchedMLP, n: int) -> Problem:
+    """Networks and a number of points, without data."""
+    return Problem(
+        network.inputs, network.outputs, network.width, network.depth,
+        ACTIVATION_NUMBERS[network.activation], n, noise=KNOWN,
+    )  # fmt: skip
+
+
+@cache
 def _function(code: ctypes.CDLL, name: str, dtype: torch.dtype) -> Any:
     function = getattr(code, f"{name}_{SUFFIX[dtype]}")
     function.argtypes, function.restype = [POINTER(Problem), *ARGUMENTS[name]], c_int

@@ -153,7 +153,25 @@ template <class T> static void activate(int kind, long size, T* z, T* slope) {
 
 INLINE bool stores_slope(int kind) { return kind == SILU || kind == SINE; }
 
-// D, `rows x width`, times phi' in place; the sums of its columns are added to `total`.
+// The vector d times phi' where values and slopes have the index i.
+template <class T>
+INLINE Vector<T> backward(int kind, Vector<T> d, const T* value, const T* slope, long i) {
+  if (kind == TANH) {
+    const Vector<T> h = load(value + i);
+    return d * (T(1) - h * h);
+  }
+  if (kind == RELU) return load(value + i) > T(0) ? d : Vector<T>{};
+  return d * load(slope + i);
+}
+
+// D, `size` numbers, times phi' in place.
+template <class T>
+static void differentiate(int kind, long size, T* D, const T* value, const T* slope) {
+  for (long i = 0; i < size; i += LANES<T>)
+    store(D + i, backward<T>(kind, load(D + i), value, slope, i));
+}
+
+// The same of `rows x width`; the sums of its columns are added to `total`.
 template <class T>
 static void differentiate(int kind, long rows, long width, T* D, const T* value, const T* slope,
                           T* total) {
@@ -161,15 +179,7 @@ static void differentiate(int kind, long rows, long width, T* D, const T* value,
   for (long j = 0; j < width; j += L) {
     Vector<T> column = load(total + j);
     for (long i = j; i < rows * width + j; i += width) {
-      Vector<T> d = load(D + i);
-      if (kind == TANH) {
-        const Vector<T> h = load(value + i);
-        d *= T(1) - h * h;
-      } else if (kind == RELU) {
-        d = load(value + i) > T(0) ? d : Vector<T>{};
-      } else {
-        d *= load(slope + i);
-      }
+      const Vector<T> d = backward<T>(kind, load(D + i), value, slope, i);
       store(D + i, d);
       column += d;
     }

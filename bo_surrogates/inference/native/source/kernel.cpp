@@ -1,5 +1,5 @@
-// The functions that Python calls: log posterior densities with gradients, leapfrog trajectories and
-// whole runs of Adam, for K networks, each a task of its own: a result does not depend on the number
+// The functions that Python calls: log posterior densities with gradients, leapfrog trajectories,
+// whole runs of Adam, and values with derivatives in the inputs, for K networks, each a task of its own: a result does not depend on the number
 // of threads. Compiled on the user's machine by library.py; described in __init__.py.
 #include <algorithm>
 #include <atomic>
@@ -154,6 +154,34 @@ int adam(const Problem& q, long K, const T* scale, T* theta, long steps, double 
   });
 }
 
+// Values of K networks, and derivatives in the inputs unless `jacobian` is null; `points` is the number
+// at one network. `stride`: between networks' inputs, 0 where they share them. A network's points go
+// through it block by block: weights and activations stay in the nearest caches.
+template <class T>
+int values(const Problem& given, long K, const T* theta, const T* X, long stride, T* values,
+           T* jacobian, long threads) {
+  constexpr long BLOCK = 48;
+  Problem q = given;
+  const long n = q.points, m = q.outputs, d = q.inputs;
+  q.points = std::min(n, BLOCK);
+  const Network<T> network(q);
+  const long size = network.size(), flat = network.flat();
+  const size_t bytes = network.evaluation_bytes() + Memory::bytes<T>(size);
+  const double passes = jacobian == nullptr ? 1 : 1 + m;
+  const double work = passes * n * (2.0 * flat + 20 * q.width * q.depth) + 4.0 * flat;
+  return each(K, threads, work, bytes, [&](Memory& memory) {
+    T* x = memory.take<T>(size);
+    const auto room = network.evaluation_room(memory);
+    return [=, &network, &q](long k) {
+      network.fill(theta + k * flat, x);
+      for (long i = 0; i < n; i += q.points)
+        network.evaluate(std::min(q.points, n - i), x, X + k * stride + i * d,
+                         values + (k * n + i) * m,
+                         jacobian == nullptr ? nullptr : jacobian + (k * n + i) * m * d, room);
+    };
+  });
+}
+
 }  // namespace
 
 #define EXPORT(T, NAME)                                                                          \
@@ -171,6 +199,10 @@ int adam(const Problem& q, long K, const T* scale, T* theta, long steps, double 
                              int64_t steps, double learning_rate, double* first, double* last,   \
                              int64_t threads) {                                                  \
     return adam<T>(*q, K, scale, theta, steps, learning_rate, first, last, threads);             \
+  }                                                                                              \
+  extern "C" int values_##NAME(const Problem* q, int64_t K, const T* theta, const T* X,          \
+                               int64_t stride, T* result, T* jacobian, int64_t threads) {        \
+    return values<T>(*q, K, theta, X, stride, result, jacobian, threads);                        \
   }
 
 EXPORT(float, f32)

@@ -1,5 +1,6 @@
 // Log posterior density of one network and its gradient; formulas in networks/posterior.py.
 #pragma once
+#include <algorithm>
 #include "activation.hpp"
 #include "gemm.hpp"
 #include "problem.hpp"
@@ -38,6 +39,11 @@ template <class T> class Network {
   // To padded. The padding is zeroed every time: a network that was not finite has spoilt it.
   void pack(const T* from, T* to, bool with_noise = true) const {
     memset(to, 0, sizeof(T) * size_);
+    fill(from, to, with_noise);
+  }
+
+  // The same where the padding is known to be zero.
+  void fill(const T* from, T* to, bool with_noise = true) const {
     for (int l = 0; l < q_.depth; l++)
       for (long i = 0; i <= fan_in(l); i++, from += W_)
         memcpy(to + layer_[l] + i * ldw_, from, sizeof(T) * W_);
@@ -92,12 +98,7 @@ template <class T> class Network {
                     const Room& r) const {
     double value = prior(theta, precision, gradient);
     const T* X = static_cast<const T*>(q_.X);
-    for (int l = 0; l < q_.depth; l++) {
-      const T *W = theta + layer_[l], *before = l == 0 ? X : r.h[l - 1];
-      gemm<T>(n_, ldw_, fan_in(l), before, l == 0 ? q_.inputs : ldw_, 1, W, ldw_, r.h[l], ldw_,
-              W + fan_in(l) * ldw_, From::ROW);
-      activate<T>(q_.activation, n_ * ldw_, r.h[l], r.slope[l]);
-    }
+    hidden(n_, theta, X, r.h, r.slope);
     const int last = q_.depth - 1;
     T *D = r.D[0], *other = r.D[1];
     value += q_.collapsed ? marginal(index, theta, r.h[last], gradient, D, r)
@@ -117,8 +118,75 @@ template <class T> class Network {
     return value;
   }
 
+  // Of values at given inputs, at most `points` of them at a time.
+  struct EvaluationRoom {
+    T *h[4], *slope[4], *D[2], *transposed;
+  };
+
+  size_t evaluation_bytes() const {
+    const int slopes = stores_slope(q_.activation) ? q_.depth : 0;
+    return (q_.depth + slopes) * Memory::bytes<T>(n_ * ldw_) +
+           2 * Memory::bytes<T>(m_ * n_ * widest()) + Memory::bytes<T>(widest() * ldw_);
+  }
+
+  EvaluationRoom evaluation_room(Memory& memory) const {
+    EvaluationRoom r;
+    for (int l = 0; l < q_.depth; l++) {
+      r.h[l] = memory.take<T>(n_ * ldw_);
+      r.slope[l] = stores_slope(q_.activation) ? memory.take<T>(n_ * ldw_) : nullptr;
+    }
+    for (auto& D : r.D) D = memory.take<T>(m_ * n_ * widest());
+    r.transposed = memory.take<T>(widest() * ldw_);
+    return r;
+  }
+
+  // Outputs at `rows` <= `points` inputs X, rows x outputs; and, unless `jacobian` is null, their
+  // derivatives in the inputs, rows x outputs x inputs. The output layer is one of theta's.
+  void evaluate(long rows, const T* theta, const T* X, T* values, T* jacobian,
+                const EvaluationRoom& r) const {
+    hidden(rows, theta, X, r.h, r.slope);
+    const int last = q_.depth - 1;
+    const T *w = theta + output_, *bias = w + m_ * ldw_;
+    for (long i = 0; i < rows; i++)
+      for (long j = 0; j < m_; j++) {
+        Vector<T> dot{};
+        for (long k = 0; k < ldw_; k += L)
+          dot += load(r.h[last] + i * ldw_ + k) * load(w + j * ldw_ + k);
+        values[i * m_ + j] = sum<T>(dot) + bias[j];
+      }
+    if (jacobian == nullptr) return;
+    // D holds an output's rows after another's: a matrix is transposed once for all.
+    T *D = r.D[0], *other = r.D[1];
+    for (long j = 0; j < m_; j++)
+      for (long i = 0; i < rows; i++)
+        memcpy(D + (j * rows + i) * ldw_, w + j * ldw_, sizeof(T) * ldw_);
+    for (int l = last; l >= 0; l--) {
+      for (long j = 0; j < m_; j++)
+        differentiate<T>(q_.activation, rows * ldw_, D + j * rows * ldw_, r.h[l], r.slope[l]);
+      const long columns = padded<T>(fan_in(l));
+      transpose(theta + layer_[l], ldw_, fan_in(l), ldw_, r.transposed, columns);
+      gemm<T>(m_ * rows, columns, W_, D, ldw_, 1, r.transposed, columns, other, columns, other,
+              From::ZERO);
+      std::swap(D, other);
+    }
+    for (long i = 0; i < rows; i++)
+      for (long j = 0; j < m_; j++, jacobian += q_.inputs)
+        memcpy(jacobian, D + (j * rows + i) * padded<T>(q_.inputs), sizeof(T) * q_.inputs);
+  }
+
  private:
   long fan_in(int l) const { return l == 0 ? q_.inputs : W_; }
+  long widest() const { return std::max(ldw_, padded<T>(q_.inputs)); }
+
+  // The hidden layers' values, and slopes where they are needed, at `rows` inputs.
+  void hidden(long rows, const T* theta, const T* X, T* const* h, T* const* slope) const {
+    for (int l = 0; l < q_.depth; l++) {
+      const T *W = theta + layer_[l], *before = l == 0 ? X : h[l - 1];
+      gemm<T>(rows, ldw_, fan_in(l), before, l == 0 ? q_.inputs : ldw_, 1, W, ldw_, h[l], ldw_,
+              W + fan_in(l) * ldw_, From::ROW);
+      activate<T>(q_.activation, rows * ldw_, h[l], slope[l]);
+    }
+  }
 
   // The weights' prior.
   double prior(const T* theta, const T* precision, T* gradient) const {
