@@ -24,6 +24,7 @@ from botorch.acquisition.monte_carlo import qUpperConfidenceBound
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
 from botorch.acquisition.objective import LinearMCObjective
+from botorch.acquisition.utils import prune_inferior_points
 from botorch.models.model import Model
 from botorch.posteriors.posterior_list import PosteriorList
 from botorch.sampling.base import MCSampler
@@ -35,6 +36,11 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.acquisition.ensemble import (
+    FunctionwiseLogNoisyExpectedImprovement,
+    sampled_functions,
+    samples_functions,
+)
 from bo_surrogates.acquisition.thompson import ThompsonSampling
 from bo_surrogates.seeding import derive_seed, fixed_seed
 
@@ -182,6 +188,12 @@ def _construct(
             prune_baseline=True,
         )
     objective = LinearMCObjective(weights=weights[0])
+    if name == "qlognei":
+        # Which points may be the best is seen from all functions, not only from those sampled.
+        X_baseline = prune_inferior_points(
+            model, X_baseline, objective=objective, constraints=constraints
+        )
+    model, sampler = sampled_functions(model, sampler, X_baseline)
     if name == "qucb":
         return qUpperConfidenceBound(
             model, beta=config.beta, sampler=sampler, objective=objective, X_pending=X_pending
@@ -195,12 +207,17 @@ def _construct(
             constraints=constraints,
             X_pending=X_pending,
         )
-    return qLogNoisyExpectedImprovement(
+    kind = (
+        FunctionwiseLogNoisyExpectedImprovement
+        if samples_functions(sampler)
+        else qLogNoisyExpectedImprovement
+    )
+    return kind(
         model,
         X_baseline=X_baseline,
         sampler=sampler,
         objective=objective,
         constraints=constraints,
         X_pending=X_pending,
-        prune_baseline=True,
+        prune_baseline=False,
     )

@@ -289,12 +289,16 @@ class EnsembleSampler(MCSampler):
                 "EnsembleSampler draws from an EnsembleMixturePosterior, "
                 f"got a {type(posterior).__name__}"
             )
-        members = self._construct_base_samples(posterior)
+        members = self.members(posterior)
         normals = self.base_normals
         if normals is not None:
             between = [1] * len(posterior.batch_shape)
             normals = normals.reshape(*self.sample_shape, *between, *normals.shape[-2:])
         return posterior.rsample_from_base_samples(self.sample_shape, members, normals)
+
+    def members(self, posterior: EnsembleMixturePosterior) -> Tensor:
+        """Index of each sample's member, `sample_shape`; drawn when it is first asked for."""
+        return self._construct_base_samples(posterior)
 
     def _construct_base_samples(self, posterior: EnsembleMixturePosterior) -> Tensor:
         """Fill what is missing of the base samples; the indices of members are returned."""

@@ -171,6 +171,13 @@ class DeepEnsemble(EnsembleSurrogate):
             values = values + self.config.prior_function * functions.unsqueeze(1)
         return values.flatten(end_dim=1) if draws is None else values[place, draws % heads]
 
+    def subset_draws(self, draws: Tensor) -> Self | None:
+        """See `EnsembleSurrogate.subset_draws`."""
+        part = super().subset_draws(draws)
+        if part is not None:
+            part._buffers["prior_weights"] = self.prior_weights[draws]
+        return part
+
     def fit(self, warm_start: Surrogate | None = None) -> Self:
         """Train all members; see `Surrogate.fit`.
 

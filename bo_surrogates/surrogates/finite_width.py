@@ -10,7 +10,7 @@ says how the draws are made (`fit`) and, if they are more than the network, how 
 from __future__ import annotations
 
 from abc import abstractmethod
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any, Self
 
 import torch
@@ -172,6 +172,23 @@ class EnsembleSurrogate(FiniteWidthSurrogate):
         weights = self.weights if draws is None else self.weights[draws]
         return self.network.forward(weights, X)
 
+    def subset_draws(self, draws: Tensor) -> Self | None:
+        """A view of the model in which some of its functions are the ensemble; fit the whole one.
+
+        Args:
+            draws: `k` indices of functions.
+
+        Returns:
+            None where functions have parts of a network in common.
+        """
+        if self.number_of_networks(self.config) != self.number_of_draws(self.config):
+            return None
+        part = copy(self)
+        part._buffers = self._buffers | {
+            "weights": self.weights[draws], "noise_variance": self.noise_variance[draws],
+        }  # fmt: skip
+        return part
+
     # ---- prediction --------------------------------------------------------------------------
     def _values_in_user_units(self, X: Tensor, draws: Tensor | None = None) -> Tensor:
         """`batch_shape x k x n x m` values of the functions, all outputs of the data."""
@@ -248,7 +265,7 @@ class EnsembleSurrogate(FiniteWidthSurrogate):
         if k < 1:
             raise InputError(f"sample_functions: k must be at least 1, got {k}")
         generator = torch.Generator().manual_seed(derive_seed(seed_or_random(seed), "functions"))
-        total = self.number_of_draws(self.config)
+        total = len(self.noise_variance)
         rounds = -(-k // total)
         chosen = torch.cat([torch.randperm(total, generator=generator) for _ in range(rounds)])
         draws = chosen[:k].to(self.weights.device)
