@@ -36,7 +36,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config
 from bo_surrogates.errors import InputError, RunError
-from bo_surrogates.inference.scale_laws import GridLaw, InverseGamma
+from bo_surrogates.inference.scale_laws import ScaleGrid
 from bo_surrogates.posteriors.scale_grid import ScaleGridPosterior
 from bo_surrogates.posteriors.scale_mixture import ScaleMixturePosterior
 from bo_surrogates.posteriors.student_t import StudentTPosterior
@@ -45,28 +45,20 @@ from bo_surrogates.surrogates.base import FunctionSamples, Surrogate, seed_or_ra
 from bo_surrogates.surrogates.unit_scale_gp import UnitScaleGP
 
 
-def predictive(
-    gp: UnitScaleGP, loc: Tensor, covariance: Tensor, r: Tensor, n: int
-) -> ScaleMixturePosterior:
+def predictive(gp: UnitScaleGP, loc: Tensor, covariance: Tensor) -> ScaleMixturePosterior:
     """The mixture of N(loc, s2 covariance) over the posterior of s2.
 
     Args:
-        gp: Of m outputs; whose law of s2.
+        gp: Of m outputs; whose posterior of s2.
         loc: `batch_shape x q x m`.
         covariance: `batch_shape x m x q x q`, at s2 = 1.
-        r: `... x m` quadratic forms of the data, the dots as in `ScaleGridPosterior`.
-        n: Number of observations behind each.
     """
-    law = gp.scale_law()
-    if isinstance(law, InverseGamma):
-        factor, df = law.posterior(n, r)
-        scale_matrix = factor[..., None, None] * covariance
-        return StudentTPosterior(loc, scale_matrix, df.reshape(-1), shared_scale=gp.shared_scale)
-    if not isinstance(law, GridLaw):
-        raise TypeError(f"expected an inverse-gamma law or one on a grid, got {law!r}")
-    # Laws of a single output have no dimension of outputs; `r` has.
-    grid = law.posterior(n, r)
-    return ScaleGridPosterior(loc, covariance, *grid, shared_scale=gp.shared_scale)
+    law = gp.scale_posterior()
+    if isinstance(law, ScaleGrid):
+        return ScaleGridPosterior(loc, covariance, *law, shared_scale=gp.shared_scale)
+    factor, df = law
+    scale_matrix = factor[..., None, None] * covariance
+    return StudentTPosterior(loc, scale_matrix, df.reshape(-1), shared_scale=gp.shared_scale)
 
 
 class ScaleMixtureProcess(Surrogate, FantasizeMixin):
@@ -144,8 +136,7 @@ class ScaleMixtureProcess(Surrogate, FantasizeMixin):
             A `StudentTPosterior` if the law of s2 is inverse-gamma, else a `ScaleGridPosterior`.
         """
         loc, covariance = self.gp.joint(X, observation_noise)
-        r, n = self.gp.quadratic_form()
-        posterior: Any = predictive(self.gp, loc.mT, covariance, r, n)
+        posterior: Any = predictive(self.gp, loc.mT, covariance)
         wanted = self._outputs if output_indices is None else [
             self._outputs[i] for i in output_indices
         ]  # fmt: skip
@@ -186,14 +177,12 @@ class ScaleMixtureProcess(Surrogate, FantasizeMixin):
         transform = deepcopy(getattr(self, "outcome_transform", None))
         paths = gp.sample_functions(k, seed=derive_seed(seed, "paths"))
         with torch.no_grad():
-            r, n = gp.quadratic_form()
-            # One number each: the scale matrix of one point at which the variance is 1.
-            unit = predictive(
-                gp, torch.zeros_like(r)[None], torch.ones_like(r)[:, None, None], r, n
-            )
+            # Of one point at which the covariance is 1: its scale is that of s2 alone.
+            one = torch.ones(gp.num_outputs, 1, 1).to(gp.train_targets)
+            unit = predictive(gp, one.squeeze(-1).mT, one)
             generator = torch.Generator().manual_seed(derive_seed(seed, "scales"))
-            columns = 1 if gp.shared_scale else r.shape[-1]
-            normal = torch.randn(k, 1, columns, generator=generator, dtype=torch.float64).to(r)
+            columns = 1 if gp.shared_scale else gp.num_outputs
+            normal = torch.randn(k, 1, columns, generator=generator, dtype=torch.float64).to(one)
             deviation = (unit.scale_multiplier(normal) * unit.scale).squeeze(-2)  # k x m
 
         def functions(X: Tensor) -> Tensor:

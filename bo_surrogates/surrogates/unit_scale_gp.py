@@ -27,7 +27,7 @@ from gpytorch.settings import debug
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, integer, real
-from bo_surrogates.inference.scale_laws import InverseGamma, ScaleLaw
+from bo_surrogates.inference.scale_laws import GridLaw, InverseGamma, ScaleGrid, ScaleLaw
 from bo_surrogates.inference.scale_mixture import (
     ScaleMixtureMarginalLogLikelihood,
     leave_one_out_log_density,
@@ -88,6 +88,7 @@ class UnitScaleGP(ExactGPSurrogate):
     """
 
     df: Tensor
+    _scale_posterior: tuple[Any, tuple[Tensor, Tensor] | ScaleGrid | None] = None, None
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`: `df`, one an output."""
@@ -173,10 +174,27 @@ class UnitScaleGP(ExactGPSurrogate):
                 self.eval()(self.train_inputs[0][..., :1, :])
             strategy = self.prediction_strategy
         # `mean_cache` is S^-1 (y - c), also of a conditioned model.
-        residual = strategy.train_labels - strategy.train_prior_dist.mean
+        residual = strategy.train_labels - strategy.train_prior_dist.mean.detach()
         r = (residual * strategy.mean_cache).sum(dim=-1).clamp_min(0)
         n = residual.shape[-1]
         return pool(r if self.num_outputs > 1 else r.unsqueeze(-1), n, self.shared_scale)
+
+    def scale_posterior(self) -> tuple[Tensor, Tensor] | ScaleGrid:
+        """The law of s2 given the data, as `InverseGamma.posterior` or `GridLaw.posterior` has it.
+
+        Kept until GPyTorch's own caches of the data are made anew; not kept where it is
+        differentiable in new observations.
+        """
+        law = self.scale_law()
+        if not isinstance(law, InverseGamma | GridLaw):
+            raise TypeError(f"expected an inverse-gamma law or one on a grid, got {law!r}")
+        strategy, found = self._scale_posterior
+        if found is None or strategy is not self.prediction_strategy:
+            r, n = self.quadratic_form()
+            found = law.posterior(n, r)
+            kept = None if r.requires_grad else found
+            self._scale_posterior = self.prediction_strategy, kept
+        return found
 
 
 class StudentTGP(UnitScaleGP):
