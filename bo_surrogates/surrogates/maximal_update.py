@@ -14,7 +14,7 @@ Inference, in three steps.
    the learning rate; the output layer starts at zero, where it tends to. Every layer's features
    then move by an amount that does not depend on the width, where in the usual
    parametrizations they stand still (the tangent kernel, surrogate `ntk`) or blow up: what is tuned
-   at the base width holds at any.
+   at the base width holds at any (`python -m benchmarks.width`).
 3. The output layer is drawn anew, several times a member, from its exact conditional given the
    hidden layers, with prior N(0, s^2 / width) and the noise v (`networks/posterior.py`). With
    `output_layer="trained"` the trained one is kept, and a member is one function.
