@@ -7,8 +7,8 @@ all cosines are positive, and its dimension is d. Theory and kernels: `kernels/s
   p_i proportional to |z - z_i|^{-alpha} (the Hilbert kernel: Devroye, Gyorfi and Krzyzak 1998;
   arXiv 2204.14126). It repeats its data exactly, and has nothing to train but alpha.
 * `DeepKernelClassifier` is the limit of infinite width at a finite depth: a Gaussian process with
-  that kernel, fitted to labels -1 and 1, P(yes) = Phi(mean / sqrt(variance + noise)). Far from its
-  data it says so: P is 1/2.
+  that kernel times v, regressed on labels -1 and 1, P(yes) = Phi(mean / sqrt(variance + noise)).
+  Depth, noise and v maximize the evidence. Where it has no data it says so: P is 1/2.
 
 They are no surrogates of the registry, whose outcomes are numbers. Probabilities are differentiable
 in the inputs, finite and with finite gradients at the data too, and serve as the probability of
@@ -29,6 +29,8 @@ from bo_surrogates.kernels.singular import Dual, log_nngp, ntk, optimal_dual
 
 SQUARED_DISTANCE_FLOOR = 1e-12
 EXPONENTS = tuple(0.25 * i for i in range(1, 13))  # relative to d, searched
+DEPTHS = (1, 2, 3, 5, 8, 12, 20)
+NOISES = tuple(10.0 ** (0.5 * i) for i in range(-12, 3))
 
 
 class BinaryClassifier(ABC):
@@ -207,10 +209,11 @@ class DeepKernelClassifier(BinaryClassifier):
     """A Gaussian process with the kernel of a deep network; see the module's docstring.
 
     Args:
-        depth: L, 1 to 10 000.
+        depth: L, 1 to 10 000; "learnt" is one of `DEPTHS`.
         dual: The activation; of exponent d by default.
         kernel: "nngp" or "ntk".
-        noise: Variance of a label about the process, >= 1e-10.
+        noise: Variance of a label about the process, relative to the process's, >= 1e-10; "learnt"
+            is one of `NOISES`.
         bounds: See `BinaryClassifier`.
 
     Raises:
@@ -219,27 +222,48 @@ class DeepKernelClassifier(BinaryClassifier):
 
     def __init__(
         self,
-        depth: int = 3,
+        depth: int | Literal["learnt"] = "learnt",
         dual: Dual | None = None,
         kernel: Literal["nngp", "ntk"] = "nngp",
-        noise: float = 1e-6,
+        noise: float | Literal["learnt"] = "learnt",
         bounds: Tensor | None = None,
     ) -> None:
         super().__init__(bounds)
-        if not 1 <= depth <= 10_000:
-            raise InputError(f"depth must be in 1..10000, got {depth}")
+        if depth != "learnt" and not (isinstance(depth, int) and 1 <= depth <= 10_000):
+            raise InputError(f'depth must be in 1..10000, or "learnt", got {depth!r}')
         if kernel not in ("nngp", "ntk"):
             raise InputError(f'kernel must be "nngp" or "ntk", got {kernel!r}')
-        if not 1e-10 <= noise < float("inf"):
-            raise InputError(f"noise must be at least 1e-10, got {noise}")
-        self.depth, self.dual, self.kernel, self.noise = depth, dual, kernel, noise
+        if noise != "learnt" and (isinstance(noise, str) or not 1e-10 <= noise < float("inf")):
+            raise InputError(f'noise must be at least 1e-10, or "learnt", got {noise!r}')
+        self.dual, self.kernel = dual, kernel
+        self._depths = DEPTHS if isinstance(depth, str) else (depth,)
+        self._noises = NOISES if isinstance(noise, str) else (float(noise),)
+        self.depth, self.noise, self.variance = self._depths[0], self._noises[0], 1.0
 
     def _learn(self, z: Tensor, labels: Tensor) -> None:
         self._dual = self.dual or optimal_dual(z.shape[-1] - 1)
-        K = self._log_kernel(z, z).exp()
-        K.diagonal().fill_(1.0 + self.noise)
+        y = (2.0 * labels - 1.0).unsqueeze(-1)
+        noises = torch.tensor(self._noises, dtype=y.dtype, device=y.device)
+        found = []
+        for depth in self._depths:
+            K = self._gram(z, depth)
+            values, vectors = torch.linalg.eigh(K)
+            power = (vectors.mT @ y).square().squeeze(-1)
+            spectrum = values.clamp_min(0.0) + noises.unsqueeze(-1)  # noises x n
+            variance = (power / spectrum).mean(dim=-1)  # the best v, given the rest
+            evidence = -0.5 * (len(y) * variance.log() + spectrum.log().sum(dim=-1))
+            best = int(evidence.argmax())
+            found.append((evidence[best].item(), depth, self._noises[best], variance[best].item()))
+        _, self.depth, self.noise, self.variance = max(found)
+        K = self._gram(z, self.depth)
+        K.diagonal().add_(self.noise)
         self._root = psd_safe_cholesky(K)
-        self._alpha = torch.cholesky_solve((2.0 * labels - 1.0).unsqueeze(-1), self._root)
+        self._alpha = torch.cholesky_solve(y, self._root)
+
+    def _gram(self, z: Tensor, depth: int) -> Tensor:
+        K = self._log_kernel(z, z, depth).exp()
+        K.diagonal().fill_(1.0)
+        return K
 
     def decision_function(self, X: Tensor) -> Tensor:
         """y' K^{-1} k(X, x) up to a positive factor, whose sign is the class at any depth.
@@ -252,7 +276,7 @@ class DeepKernelClassifier(BinaryClassifier):
         """
         if self._z is None:
             raise RunError("this DeepKernelClassifier has not been fitted; call fit(X, y)")
-        log_k = self._log_kernel(self.embed(X), self._z)
+        log_k = self._log_kernel(self.embed(X), self._z, self.depth)
         k = (log_k - log_k.amax(dim=-1, keepdim=True)).exp()
         return (k @ self._alpha).squeeze(-1).to(X.dtype)
 
@@ -260,19 +284,19 @@ class DeepKernelClassifier(BinaryClassifier):
         """`... x n` labels, bool, by `decision_function`; a tie is a no."""
         return self.decision_function(X) > 0
 
-    def _log_kernel(self, query: Tensor, z: Tensor) -> Tensor:
+    def _log_kernel(self, query: Tensor, z: Tensor, depth: int) -> Tensor:
         # The cosine by the distance: exact where it counts, near 1.
         t = (1.0 - 0.5 * _squared_distance(query, z)).clamp(0.0, 1.0)
         if self.kernel == "nngp":
-            return log_nngp(self._dual, t, self.depth)
-        return ntk(self._dual, t, self.depth).clamp_min(torch.finfo(t.dtype).tiny).log()
+            return log_nngp(self._dual, t, depth)
+        return ntk(self._dual, t, depth).clamp_min(torch.finfo(t.dtype).tiny).log()
 
     def _probability(self, query: Tensor, z: Tensor, labels: Tensor) -> Tensor:
-        k = self._log_kernel(query, z).exp()
+        k = self._log_kernel(query, z, self.depth).exp()
         mean = (k @ self._alpha).squeeze(-1)
         explained = torch.linalg.solve_triangular(self._root, k.mT, upper=False).square()
         variance = (1.0 - explained.sum(dim=-2)).clamp_min(0.0) + self.noise
-        return torch.special.ndtr(mean / variance.sqrt())
+        return torch.special.ndtr(mean / (self.variance * variance).sqrt())
 
 
 def _squared_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Classifiers of wide and deep networks: their limits with depth, and Bayes' rule."""
 
+import itertools
+
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from bo_surrogates.classifiers import DeepKernelClassifier, HilbertClassifier
+from bo_surrogates.classifiers import NOISES, DeepKernelClassifier, HilbertClassifier
 from bo_surrogates.errors import InputError, RunError
-from bo_surrogates.kernels.singular import HermiteDual, ReLUDual, optimal_dual
+from bo_surrogates.kernels.singular import HermiteDual, ReLUDual, log_nngp, optimal_dual
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(120, 2, generator=GENERATOR, dtype=torch.float64)
@@ -30,7 +32,10 @@ def make(request):
 
 @pytest.mark.parametrize(
     "model",
-    [HilbertClassifier(), *(DeepKernelClassifier(12, kernel=k) for k in ("nngp", "ntk"))],
+    [
+        HilbertClassifier(),
+        *(DeepKernelClassifier(12, kernel=k, noise=1e-6) for k in ("nngp", "ntk")),
+    ],
     ids=list(CLASSIFIERS),
 )
 def test_labels_of_the_data_are_repeated(model):
@@ -107,7 +112,7 @@ def test_a_learnt_exponent_is_the_best_of_those_tried():
 
 
 def test_deep_networks_without_linear_part_are_the_nearest_neighbour():
-    model = DeepKernelClassifier(depth=20, dual=HermiteDual([0, 0, 1])).fit(X, Y)
+    model = DeepKernelClassifier(depth=20, dual=HermiteDual([0, 0, 1]), noise=1e-6).fit(X, Y)
     nearest = KNeighborsClassifier(1).fit(model.embed(X), Y)
     expected = torch.from_numpy(nearest.predict(model.embed(Z)))
     assert agreement(model.predict(Z), expected) > 0.98
@@ -115,7 +120,9 @@ def test_deep_networks_without_linear_part_are_the_nearest_neighbour():
 
 def test_deep_networks_with_a_constant_part_are_the_majority():
     majority = (Y.double().mean() > 0.5).expand(len(Z))
-    model = DeepKernelClassifier(depth=60, dual=HermiteDual([0.3, 0.2, 0.0, 0.5])).fit(X, Y)
+    model = DeepKernelClassifier(depth=60, dual=HermiteDual([0.3, 0.2, 0.0, 0.5]), noise=1e-6).fit(
+        X, Y
+    )
     assert torch.equal(model.predict(Z), majority)
     shares = [
         agreement(
@@ -144,10 +151,27 @@ def test_a_gaussian_process_of_the_same_kernel_gives_the_probability():
     for _ in range(2):
         S = [optimal_dual(2)(t) for t in S]
     K = S[0] + 0.1 * torch.eye(120)
-    mean = S[1] @ torch.linalg.solve(K, 2.0 * Y.double() - 1.0)
+    y = 2.0 * Y.double() - 1.0
+    mean = S[1] @ torch.linalg.solve(K, y)
+    v = y @ torch.linalg.solve(K, y) / 120
     variance = 1.1 - (S[1] * torch.linalg.solve(K, S[1].mT).mT).sum(dim=-1)
-    expected = torch.distributions.Normal(0.0, 1.0).cdf(mean / variance.sqrt())
+    expected = torch.distributions.Normal(0.0, 1.0).cdf(mean / (v * variance).sqrt())
     torch.testing.assert_close(model.probability(Z), expected, rtol=0, atol=1e-6)
+
+
+def test_depth_noise_and_variance_maximize_the_evidence():
+    model = DeepKernelClassifier().fit(X, Y)
+    t = (model.embed(X) @ model.embed(X).mT).clamp(0, 1)
+    y = 2.0 * Y.double() - 1.0
+
+    def evidence(depth, noise, variance):
+        K = variance * (log_nngp(optimal_dual(2), t, depth).exp() + noise * torch.eye(120))
+        return torch.distributions.MultivariateNormal(torch.zeros(120).double(), K).log_prob(y)
+
+    best = evidence(model.depth, model.noise, model.variance)
+    for depth, noise, factor in itertools.product((1, 3, 8, 20), NOISES[::3], (1.0, 0.9, 1.1)):
+        assert evidence(depth, noise, factor * model.variance) <= best + 1e-6
+    assert NOISES[0] < model.noise < NOISES[-1]  # 5 % of the labels are wrong
 
 
 def test_the_dimension_as_exponent_comes_nearer_to_bayes_than_its_neighbours():
