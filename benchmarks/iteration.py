@@ -2,10 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.iteration --n 20 100 --rounds 7
     python -m benchmarks.iteration --n 100 --q 10 --surrogates ensemble \
-        --config ensemble '{"members": 10, "depth": 3, "width": 128}'
+        --config ensemble '{"members": 10, "depth": 3, "width": 128}' \
+        --budget '{"num_restarts": 2, "raw_samples": 16, "maxiter": 10}'
 
 Hartmann-6 with n Sobol points, q candidates, noisy log expected improvement. The peer is
-`SingleTaskGP`, `fit_gpytorch_mll` and `optimize_acqf` with the same budget.
+`SingleTaskGP`, `fit_gpytorch_mll` and `optimize_acqf` with the same budget: the default one, or
+`--budget`. Candidates are found one after the other, each with the whole budget.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ from bo_surrogates.design import sobol_design
 from bo_surrogates.surrogates import SURROGATES
 from problems import PROBLEMS
 
-BUDGET = AcquisitionConfig()
+DEFAULT = AcquisitionConfig()
 PEER = "botorch"
 
 
 def ours(
-    name: str, n: int, q: int = 1, config: Mapping[str, Any] | None = None
+    name: str,
+    n: int,
+    q: int = 1,
+    config: Mapping[str, Any] | None = None,
+    budget: AcquisitionConfig = DEFAULT,
 ) -> Callable[[int], Mapping[str, Callable[[], object]]]:
     """Fit and acquisition of a registered surrogate."""
     problem = PROBLEMS["hartmann6"].make(negate=True)
@@ -56,17 +62,19 @@ def ours(
 
         def acquire() -> None:
             function = make_acquisition(
-                made["model"], config=BUDGET, weights=torch.ones(1, 1).double(), X_baseline=X,
+                made["model"], config=budget, weights=torch.ones(1, 1).double(), X_baseline=X,
                 seed=seed,
             )  # fmt: skip
-            maximize(function, problem.space, q, BUDGET, X)
+            maximize(function, problem.space, q, budget, X)
 
         return {"fit": fit, "acquisition": acquire}
 
     return work
 
 
-def botorch(n: int, q: int = 1) -> Callable[[int], Mapping[str, Callable[[], object]]]:
+def botorch(
+    n: int, q: int = 1, budget: AcquisitionConfig = DEFAULT
+) -> Callable[[int], Mapping[str, Callable[[], object]]]:
     """The same by BoTorch alone."""
     problem = PROBLEMS["hartmann6"].make(negate=True)
 
@@ -86,12 +94,12 @@ def botorch(n: int, q: int = 1) -> Callable[[int], Mapping[str, Callable[[], obj
         def acquire() -> None:
             function = qLogNoisyExpectedImprovement(
                 made["model"], X_baseline=X, prune_baseline=True,
-                sampler=SobolQMCNormalSampler(torch.Size([BUDGET.mc_samples]), seed=seed),
+                sampler=SobolQMCNormalSampler(torch.Size([budget.mc_samples]), seed=seed),
             )  # fmt: skip
             optimize_acqf(
                 function, bounds=problem.bounds, q=q, sequential=True,
-                num_restarts=BUDGET.num_restarts,
-                raw_samples=BUDGET.raw_samples, options={"maxiter": BUDGET.maxiter},
+                num_restarts=budget.num_restarts,
+                raw_samples=budget.raw_samples, options={"maxiter": budget.maxiter},
             )  # fmt: skip
 
         return {"fit": fit, "acquisition": acquire}
@@ -110,14 +118,15 @@ def main() -> None:
         "--config", nargs=2, action="append", default=[], metavar=("NAME", "JSON"),
         help="a surrogate's configuration, as JSON",
     )  # fmt: skip
+    parser.add_argument("--budget", default="{}", help="of the acquisition, as JSON")
     parser.add_argument("--json", type=Path, help="folder to write the figures to")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     configs = {name: json.loads(text) for name, text in arguments.config}
-    q = arguments.q
+    q, budget = arguments.q, AcquisitionConfig(**json.loads(arguments.budget))
     for n in arguments.n:
-        cases = {PEER: botorch(n, q)} | {
-            name: ours(name, n, q, configs.get(name)) for name in arguments.surrogates
+        cases = {PEER: botorch(n, q, budget)} | {
+            name: ours(name, n, q, configs.get(name), budget) for name in arguments.surrogates
         }
         rows = summarize(measure(cases, arguments.rounds), PEER)
         path = None if arguments.json is None else arguments.json / f"iteration_n{n}_q{q}.json"

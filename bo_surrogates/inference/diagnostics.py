@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bo_surrogates.errors import InputError
 
@@ -36,8 +37,7 @@ def split_r_hat(draws: Tensor) -> Tensor:
         InputError: Too few draws.
     """
     halves = _split(draws)
-    folded = (halves - _flat_median(halves)).abs()
-    return torch.maximum(_r_hat(_rank_normalized(halves)), _r_hat(_rank_normalized(folded)))
+    return _rank_r_hat(halves, _rank_normalized(halves))
 
 
 def bulk_ess(draws: Tensor) -> Tensor:
@@ -59,6 +59,19 @@ def bulk_ess(draws: Tensor) -> Tensor:
     return _ess(_rank_normalized(_split(draws)))
 
 
+def split_r_hat_and_bulk_ess(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Both of the above from one ranking, which is most of their cost."""
+    halves = _split(draws)
+    normal = _rank_normalized(halves)
+    return _rank_r_hat(halves, normal), _ess(normal)
+
+
+def _rank_r_hat(halves: Tensor, normal: Tensor) -> Tensor:
+    """R-hat of location, from the ranks' normal quantiles, or of scale: the larger."""
+    folded = (halves - _flat_median(halves)).abs()
+    return torch.maximum(_r_hat(normal), _r_hat(_rank_normalized(folded)))
+
+
 def _split(draws: Tensor) -> Tensor:
     """`2K x S // 2 x ...`: the first and the last half of each chain, float64."""
     if draws.ndim < 2 or draws.shape[1] < 4:
@@ -72,9 +85,11 @@ def _split(draws: Tensor) -> Tensor:
 
 def _flat_median(draws: Tensor) -> Tensor:
     """Median over chains and draws, the mean of the middle two."""
-    ordered = draws.flatten(end_dim=1).sort(dim=0).values
-    count = len(ordered)
-    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
+    count = draws.shape[0] * draws.shape[1]
+    columns = draws.reshape(count, -1).T.contiguous()  # rows sort faster than columns
+    ordered = columns.sort(dim=-1).values
+    median = 0.5 * (ordered[:, (count - 1) // 2] + ordered[:, count // 2])
+    return median.reshape(draws.shape[2:])
 
 
 def _rank_normalized(draws: Tensor) -> Tensor:
@@ -84,10 +99,16 @@ def _rank_normalized(draws: Tensor) -> Tensor:
     """
     flat = draws.flatten(end_dim=1)
     columns = flat.reshape(len(flat), -1).T.contiguous()
-    ordered = columns.sort(dim=-1).values
-    below = torch.searchsorted(ordered, columns)
-    not_above = torch.searchsorted(ordered, columns, right=True)
-    rank = 0.5 * (below + not_above + 1).to(torch.float64)
+    ordered, order = columns.sort(dim=-1)
+    # A run of equal values ends before each that differs from its neighbour, and begins there.
+    place = torch.arange(len(flat), device=columns.device).expand_as(columns)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    begins = functional.pad(differs, (1, 0), value=True)
+    ends = functional.pad(differs, (0, 1), value=True)
+    below = torch.where(begins, place, 0).cummax(dim=-1).values
+    last = torch.where(ends, place, len(flat)).flip(-1).cummin(dim=-1).values.flip(-1)
+    average = 0.5 * (below + last + 2).to(torch.float64)
+    rank = torch.empty_like(average).scatter_(-1, order, average)
     normal = torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25))
     normal[~torch.isfinite(columns).all(dim=-1)] = math.nan
     return normal.T.reshape(draws.shape)

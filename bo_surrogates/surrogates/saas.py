@@ -40,7 +40,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.errors import InputError
-from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
+from bo_surrogates.inference.diagnostics import split_r_hat_and_bulk_ess
 from bo_surrogates.inference.hmc import (
     init,
     leapfrog,
@@ -154,8 +154,8 @@ class SAASMembers(ExactGPSurrogate):
             divergent += int(info.divergent.sum())
         draws = torch.stack(positions, dim=1)  # chains x samples x (d + 4)
         watched = torch.cat([torch.stack(densities, dim=1)[..., None], draws[..., -3:]], dim=-1)
-        r_hat = split_r_hat(watched).max().item()
-        ess = bulk_ess(watched).min().item()
+        r_hats, sizes = split_r_hat_and_bulk_ess(watched)
+        r_hat, ess = r_hats.max().item(), sizes.min().item()
         flat = draws.transpose(0, 1).flatten(end_dim=1)  # time by time, all chains
         kept = torch.linspace(len(flat) / self.num_outputs, len(flat), self.num_outputs) - 1
         self._keep(flat[kept.round().long().to(flat.device)])

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real, reals
 from bo_surrogates.errors import InputError
-from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
+from bo_surrogates.inference.diagnostics import split_r_hat_and_bulk_ess
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
 from bo_surrogates.networks.noise_priors import HalfCauchyNoisePrior, LogNoisePrior, NoisePrior
 from bo_surrogates.networks.posterior import CollapsedNetworkPosterior, NetworkPosterior
@@ -261,8 +261,8 @@ class SampledNetwork(EnsembleSurrogate):
             predictions: `K x samples x q m` values at `_gate_points`.
         """
         config = self.config
-        r_hat = split_r_hat(predictions).max().item()
-        ess = bulk_ess(predictions).min().item()
+        r_hats, sizes = split_r_hat_and_bulk_ess(predictions)
+        r_hat, ess = r_hats.max().item(), sizes.min().item()
         if r_hat <= config.max_r_hat and ess >= config.min_ess:
             return r_hat, ess, ""
         return (

@@ -11,7 +11,11 @@ from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
-from bo_surrogates.inference.diagnostics import bulk_ess, split_r_hat
+from bo_surrogates.inference.diagnostics import (
+    bulk_ess,
+    split_r_hat,
+    split_r_hat_and_bulk_ess,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -99,6 +103,22 @@ def test_a_trend_within_chains_is_found() -> None:
     draws = normal(4, 1000) + torch.linspace(-2, 2, 1000, dtype=torch.float64)
     assert split_r_hat(draws) > 1.3
     assert bulk_ess(draws) < 100
+
+
+def test_ties_share_their_average_rank() -> None:
+    """Rounded draws, many of them equal, against SciPy's ranks and Pyro."""
+    chains = (3.0 * normal(6, 40, seed=9)).round()
+    expected = gelman_rubin(scores(torch.cat([chains[:, :20], chains[:, 20:]])))
+    folded = (chains - chains.median()).abs()  # an odd half of a grid of integers: a tie's median
+    by_scale = gelman_rubin(scores(torch.cat([folded[:, :20], folded[:, 20:]])))
+    torch.testing.assert_close(split_r_hat(chains), torch.maximum(expected, by_scale))
+
+
+def test_both_at_once_are_the_two() -> None:
+    draws = normal(5, 17, 2, 3, seed=8)
+    r_hat, ess = split_r_hat_and_bulk_ess(draws)
+    assert torch.equal(r_hat, split_r_hat(draws))
+    assert torch.equal(ess, bulk_ess(draws))
 
 
 def test_a_heavy_tail_does_not_matter() -> None:
