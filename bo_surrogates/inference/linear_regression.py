@@ -35,6 +35,22 @@ def standard_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Gener
     return normal.to(like)
 
 
+def times(rows: Tensor, matrices: Tensor) -> Tensor:
+    """rows @ matrices; a broadcast product would read a matrix once for each batch of few rows.
+
+    Args:
+        rows: `... x m x q x a`, or `... x 1 x q x a`.
+        matrices: `batch_shape x m x a x b`.
+    """
+    if matrices.ndim > 3 or rows.ndim == 3:
+        return rows @ matrices
+    last = rows.shape[-3] - 1
+    each = [rows[..., min(i, last), :, :] @ matrix for i, matrix in enumerate(matrices)]
+    if len(each) == 1 and last > 0:
+        return rows @ matrices[0]
+    return torch.stack(each, dim=-3)
+
+
 class LinearRegression(Protocol):
     """The posterior of m independent outcomes."""
 
@@ -102,7 +118,7 @@ class FunctionSpace:
 
     def _cross(self, phi: Tensor) -> Tensor:
         """s^2 phi Phi' L^-T, `... x m x q x n`."""
-        return self.variance * ((phi @ self.features.mT) @ self.inverse_root.mT)
+        return self.variance * times(times(phi, self.features.mT), self.inverse_root.mT)
 
     def joint(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `LinearRegression`."""
@@ -183,7 +199,7 @@ class WeightSpace:
 
     def _cross(self, phi: Tensor) -> Tensor:
         """s phi R^-T, `... x m x q x k`: features whitened by the posterior so far."""
-        return self.variance.sqrt() * (phi.unsqueeze(-3) @ self.inverse_root.mT)
+        return self.variance.sqrt() * times(phi.unsqueeze(-3), self.inverse_root.mT)
 
     def joint(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `LinearRegression`."""

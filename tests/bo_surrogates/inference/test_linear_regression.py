@@ -11,6 +11,7 @@ from bo_surrogates.inference.linear_regression import (
     WeightSpace,
     condition,
     gram,
+    times,
 )
 
 KINDS = [FunctionSpace, WeightSpace]
@@ -111,3 +112,12 @@ def test_the_gram_matrix_and_its_gradient_are_those_of_the_product() -> None:
     (ours,) = torch.autograd.grad((weights * gram(phi)).sum(), phi)
     (theirs,) = torch.autograd.grad((weights * (phi @ phi.T)).sum(), phi)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("rows", [(2, 5, 3), (4, 2, 5, 3), (4, 1, 5, 3), (6, 4, 2, 5, 3)], ids=str)
+@pytest.mark.parametrize("matrices", [(2, 3, 7), (1, 3, 7), (4, 2, 3, 7)], ids=str)
+def test_products_with_many_batches_of_rows_are_products(
+    rows: tuple[int, ...], matrices: tuple[int, ...]
+) -> None:
+    a, b = numbers(*rows), numbers(*matrices, seed=1)
+    torch.testing.assert_close(times(a, b), a @ b)
