@@ -89,7 +89,7 @@ def measure(case: str, task: str, seed: int) -> dict[str, Any]:
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     """By task and case: mean scores, differences to `PEER` with standard errors, median seconds."""
-    rows = rows.sort_values("seed")
+    rows = rows.sort_values("seed", kind="stable")
     peer: dict[Any, pd.DataFrame] = dict(iter(rows[rows["case"] == PEER].groupby("task")))
     table = []
     for (task, case), group in rows.groupby(["task", "case"], sort=False):

@@ -19,6 +19,20 @@ exact.
 Prediction: multivariate t with v + n degrees of freedom for the inverse-gamma law, else a finite
 mixture over a grid of s2. Drawn functions are wide random networks, updated by Matheron's rule and
 scaled by a draw of s2 given the data.
+
+Measured (`python -m benchmarks.scale_mixtures --seeds 8`, mean negative log predictive density and
+coverage of 90 % intervals): the random scale gains in density over `nngp`, with about the same
+mean; it widens intervals that few points leave too narrow, and does not make them wide enough. The
+three laws do nearly alike; the closed form is the quickest.
+
+    few points or heavy-tailed noise        nngp          nngp_t        burr          log-normal
+    Branin, 10 points                    2.19 / 0.60   1.42 / 0.61   1.43 / 0.61   1.41 / 0.62
+    Hartmann-6, 20 points                4.68 / 0.69   2.42 / 0.69   2.45 / 0.68   2.49 / 0.69
+    sine, 20 points, t noise             1.05 / 0.81   0.78 / 0.85   0.79 / 0.84   0.82 / 0.84
+    Branin, 30 points, t noise           1.34 / 0.75   0.86 / 0.80   0.88 / 0.80   0.87 / 0.80
+
+On a sine of two periods seen at 7 points, all of these fail on some data sets (the mean is
+above 2.7, coverage about 0.55), and the stationary kernels of `gp` and `tp` do not.
 """
 
 from __future__ import annotations
