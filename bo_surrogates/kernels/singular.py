@@ -169,6 +169,29 @@ class SineDual(Dual):
         return torch.cosh(self.a * t) * (self.a / math.sinh(self.a))
 
 
+class ErfDual(Dual):
+    """D(t) = arcsin(2 t / 3) / arcsin(2 / 3), of phi(u) proportional to erf(u); alpha is 0.89."""
+
+    order = 1
+
+    def activation(self, u: Tensor) -> Tensor:
+        """See `Dual.activation`."""
+        return torch.erf(u) * math.sqrt(0.5 * math.pi / math.asin(2.0 / 3.0))
+
+    def reduced(self, t: Tensor) -> Tensor:
+        """See `Dual.reduced`."""
+        # arcsin(x) / x is 1 + x^2 / 6 where x is small.
+        x = (2.0 / 3.0) * t
+        small = x < 1e-4
+        safe = torch.where(small, torch.full_like(x, 0.5), x)
+        ratio = torch.where(small, 1.0 + x.square() / 6.0, torch.arcsin(safe) / safe)
+        return ratio * (2.0 / 3.0 / math.asin(2.0 / 3.0))
+
+    def derivative(self, t: Tensor) -> Tensor:
+        """See `Dual.derivative`."""
+        return (9.0 - 4.0 * t.square()).rsqrt() * (2.0 / math.asin(2.0 / 3.0))
+
+
 class ReLUDual(Dual):
     """D(t) = (t (pi - arccos t) + sqrt(1 - t^2)) / pi, of phi(u) = sqrt(2) max(u, 0)."""
 

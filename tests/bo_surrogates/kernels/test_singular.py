@@ -11,6 +11,7 @@ from bo_surrogates.kernels.dual_activations import ReLU
 from bo_surrogates.kernels.recursion import Network, propagate
 from bo_surrogates.kernels.singular import (
     Dual,
+    ErfDual,
     HermiteDual,
     ReLUDual,
     SineDual,
@@ -25,6 +26,7 @@ SMOOTH = {
     **{f"optimal {d}": optimal_dual(d) for d in (1, 2, 4, 8)},
     "sine": SineDual(2.5),
     "optimal sine": optimal_sine(3),
+    "erf": ErfDual(),
     "mixed": HermiteDual([0.2, 0.3, 0.0, 0.1, 0.4]),
 }
 T = torch.linspace(0.0, 1.0, 11, dtype=torch.float64)
@@ -32,7 +34,7 @@ T = torch.linspace(0.0, 1.0, 11, dtype=torch.float64)
 
 def by_quadrature(dual: Dual, t: float) -> float:
     """E[phi(u) phi(v)] by Gauss-Hermite quadrature in both independent normals."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(160)
     x = torch.from_numpy(nodes)
     w = torch.from_numpy(weights / weights.sum())
     v = t * x.unsqueeze(-1) + math.sqrt(1 - t * t) * x
@@ -77,6 +79,8 @@ def test_activations_are_classified():
     assert HermiteDual([0.1, 0.4, 0.5]).regime == "majority"
     assert ReLUDual().regime == "majority"
     assert SineDual(1.0).regime == "singular"
+    assert ErfDual().regime == "singular"
+    assert ErfDual().exponent == pytest.approx(0.89, abs=0.005)
     for dual, message in ((HermiteDual([0, 1]), "linear"), (ReLUDual(), "majority")):
         with pytest.raises(InputError, match=message):
             _ = dual.exponent
@@ -93,7 +97,9 @@ def test_deep_kernels_tend_to_a_fixed_point_of_the_recursion(name):
     torch.testing.assert_close(log_singular(dual, dual(t), 200), G + slope, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["optimal 1", "optimal 2", "optimal 4", "optimal 8", "sine"])
+@pytest.mark.parametrize(
+    "name", ["optimal 1", "optimal 2", "optimal 4", "optimal 8", "sine", "erf"]
+)
 def test_deep_kernels_are_singular_with_the_exponent(name):
     """log G = -alpha log |x - x'| + log R, R bounded: alpha over ten decades of distances."""
     dual = SMOOTH[name]
