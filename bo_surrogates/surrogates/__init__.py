@@ -2,6 +2,7 @@
 
 from bo_surrogates.surrogates import bandlimited as _bandlimited  # noqa: F401
 from bo_surrogates.surrogates import dkl as _dkl  # noqa: F401
+from bo_surrogates.surrogates import dkm as _dkm  # noqa: F401
 from bo_surrogates.surrogates import ensemble as _ensemble  # noqa: F401
 from bo_surrogates.surrogates import gp as _gp  # noqa: F401
 from bo_surrogates.surrogates import hmc as _hmc  # noqa: F401

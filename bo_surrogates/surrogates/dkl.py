@@ -97,8 +97,8 @@ class DKLConfig(Config):
         super().__post_init__()
         if self.latent_dimension is not None and self.extractor == "residual":
             raise InputError(
-                "DKLConfig.latent_dimension must be None with extractor = 'residual', which has as many "
-                f"features as inputs; got {self.latent_dimension}"
+                "DKLConfig.latent_dimension must be None with extractor = 'residual', which has as "
+                f"many features as inputs; got {self.latent_dimension}"
             )
 
 
