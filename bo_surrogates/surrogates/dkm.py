@@ -58,14 +58,14 @@ class DKMConfig(Config):
         layers: L, the number of Gram matrices learnt.
         nu: How strongly each is held at its prior, an output.
         inducing_points: P at most.
-        steps: L-BFGS-B iterations.
+        iterations: Of L-BFGS-B.
     """
 
     kernel: str = choice("se", GRAM_KERNELS[:3])
     layers: int = integer(2, 1, 4)
     nu: float = real(100.0, 1e-2, 1e8, log=True, search=(1.0, 1e4))
     inducing_points: int = integer(100, 1, 1000, log=True, search=(10, 150))
-    steps: int = integer(100, 1, 100_000, log=True, search=(50, 500))
+    iterations: int = integer(30, 1, 100_000, log=True, search=(10, 300))
 
 
 class DKM(ExactGPSurrogate):
@@ -171,7 +171,7 @@ class DKM(ExactGPSurrogate):
             mll,
             parameters=parameters,
             closure=ForwardBackwardClosure(loss, parameters),
-            options={"maxiter": self.config.steps},
+            options={"maxiter": self.config.iterations},
         )
 
 

@@ -16,7 +16,7 @@ TEST = torch.rand(15, 2, generator=GENERATOR, dtype=torch.float64)
 
 def build(X=X, Y=Y, **config):
     warm_start = config.pop("warm_start", None)
-    config = {"steps": 40} | config
+    config = {"iterations": 40} | config
     return SURROGATES["dkm"].build(X, Y, config=config, seed=0, warm_start=warm_start)
 
 
@@ -79,7 +79,7 @@ def test_all_points_inducing_are_the_limit_of_some():
 
 def test_at_the_same_parameters_inducing_points_elsewhere_do_not_matter_without_learning():
     """M = I: the kernel does not depend on where the inducing points are."""
-    sparse, full = (build(inducing_points=p, steps=1) for p in (8, 20))
+    sparse, full = (build(inducing_points=p, iterations=1) for p in (8, 20))
     with torch.no_grad():
         for model in (sparse, full):
             model.covar_module.factors.zero_()
@@ -98,7 +98,9 @@ def test_a_smaller_nu_learns_more_and_fits_the_outcomes_better():
 def test_a_warm_start_extends_the_gram_matrices_by_the_priors_conditional(fitted):
     more = torch.cat([X, TEST[:3]])
     outcomes = torch.cat([Y, torch.zeros(3, 1).double()])
-    model = SURROGATES["dkm"].build(more, outcomes, config=fitted.config.replace(steps=1), seed=0)
+    model = SURROGATES["dkm"].build(
+        more, outcomes, config=fitted.config.replace(iterations=1), seed=0
+    )
     model._extend(fitted.covar_module)
     kernel = model.covar_module
     with torch.no_grad():
