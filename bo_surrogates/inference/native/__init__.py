@@ -1,7 +1,7 @@
-"""A compiled kernel for log posteriors of small networks: gradients, trajectories, Adam.
+"""A compiled kernel for small networks: values, and log posteriors' gradients, trajectories, Adam.
 
-`networks/posterior.py` says what is computed, and computes the same by torch where there is no
-kernel. Networks of surrogates are so small that torch spends its time between operations, and a
+`networks/posterior.py` and `networks/evaluation.py` say what is computed; the same is computed by
+torch where there is no kernel. Networks of surrogates are so small that torch spends its time between operations, and a
 trajectory is thousands of them. Here one network stays in the processor's nearest cache for a whole
 trajectory (or run of Adam), and networks are divided among threads.
 
