@@ -1,9 +1,9 @@
 """A compiled kernel for small networks: values, and log posteriors' gradients, trajectories, Adam.
 
 `networks/posterior.py` and `networks/evaluation.py` say what is computed; the same is computed by
-torch where there is no kernel. Networks of surrogates are so small that torch spends its time between operations, and a
-trajectory is thousands of them. Here one network stays in the processor's nearest cache for a whole
-trajectory (or run of Adam), and networks are divided among threads.
+torch where there is no kernel. Networks of surrogates are so small that torch spends its time
+between operations, and a trajectory is thousands of them. Here one network stays in the processor's
+nearest cache for a whole trajectory (or run of Adam), and networks are divided among threads.
 
 C++ rather than Numba: compiled by Numba, plain loops over contiguous rows reach a sixth to a third
 of the kernel's speed (`python -m benchmarks.gradients`; table in `benchmarks/README.md`), because
