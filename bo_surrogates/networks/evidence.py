@@ -13,6 +13,10 @@ coordinates U^T y are independent with variances s^2 l_i + v, so that a whole gr
 one eigendecomposition. The maximum is weighed by log-normal priors, without which a handful of
 observations would be explained by noise alone, or by none.
 
+With one scale an input (automatic relevance determination, Neal 1996, section 1.2.5) there is no
+grid: the logarithms of all scales and variances climb the same sum by L-BFGS-B from the grid's best
+point with the prior median of the first layer, through the gradient of the covariance.
+
 The same maximum over a network's own weights would be of no use: a network that fits every
 observation makes noise look unlikely.
 """
@@ -20,9 +24,10 @@ observation makes noise look unlikely.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from bo_surrogates.networks import BatchedMLP
@@ -33,9 +38,12 @@ OCTAVES = tuple(0.5 * i for i in range(-5, 6))  # of the first layer's scale abo
 SIZES = tuple(2.0 ** (0.5 * i) for i in range(-5, 6))  # s, relative to its prior median
 NOISE_POINTS = 60
 INPUT_SCALE_STD, SIZE_STD = 0.25, 0.7  # of the logarithms' priors
+RELEVANCE_STD = 1.0  # likewise, of each input's own scale
+MAX_LOG_RELEVANCE = 4.0  # keeps the search where activations do not saturate in all units
+ITERATIONS = 60  # of the search for one scale an input
 
 
-class NoisePrior(NamedTuple):
+class BoundedNoisePrior(NamedTuple):
     """Log-normal prior of a noise variance of standardized outcomes, and its limits.
 
     Attributes:
@@ -58,11 +66,13 @@ class PriorEstimate(NamedTuple):
         input_scale: Scale of the first layer's weights, see `BatchedMLP.scales`.
         output_scale: `m`, scale of the output layer's weights and biases, an output.
         noise: `1 x m`, the noise variances.
+        relevance: `d`, each input's factor of `input_scale`, with geometric mean 1.
     """
 
     input_scale: float
     output_scale: Tensor
     noise: Tensor
+    relevance: Tensor
 
     def scales(self, network: BatchedMLP, weight_scale: float) -> Tensor:
         """`P` prior standard deviations of a network's parameters, float64.
@@ -72,7 +82,9 @@ class PriorEstimate(NamedTuple):
             weight_scale: Scale of the hidden layers after the first.
         """
         scales = network.scales(self.input_scale, weight_scale).to(self.output_scale.device)
-        outputs = network.outputs
+        inputs, outputs = network.inputs, network.outputs
+        first = scales[: inputs * network.width].unflatten(0, (inputs, -1))  # a view
+        first *= self.relevance.to(scales).unsqueeze(-1)
         last = scales[-(network.width + 1) * outputs :].unflatten(0, (-1, outputs))  # a view
         last[:-1] = self.output_scale / network.width**0.5
         last[-1] = self.output_scale
@@ -106,11 +118,12 @@ def estimate_prior(
     *,
     input_scale: float,
     weight_scale: float,
-    noise: Tensor | NoisePrior,
+    noise: Tensor | BoundedNoisePrior,
     signal: float = 1.0,
     learn_scales: bool = True,
+    per_input: bool = False,
 ) -> PriorEstimate:
-    """Maximize evidence times priors over a grid.
+    """Maximize evidence times priors.
 
     Args:
         network: Shape of the network.
@@ -122,6 +135,7 @@ def estimate_prior(
         noise: The prior of the noise variances, or known ones > 0, `n x m` or `1 x m`.
         signal: The functions' variance is this times the network's.
         learn_scales: Whether the scales are learnt; otherwise they are their prior medians.
+        per_input: Whether the first layer has one scale an input, where they are learnt.
     """
     thin = torch.randperm(len(X), generator=generator)[:MAX_POINTS].to(X.device)
     X, Y = X[thin].double(), Y[thin].double()
@@ -129,9 +143,9 @@ def estimate_prior(
     standard = network.draw(
         draws, torch.ones(network.num_parameters, dtype=torch.float64, device=X.device), generator
     )
-    octaves = X.new_tensor(OCTAVES if learn_scales else (0.0,))
+    octaves = X.new_tensor(OCTAVES if learn_scales and not per_input else (0.0,))
     sizes = X.new_tensor(SIZES if learn_scales else (1.0,))
-    if isinstance(noise, NoisePrior):
+    if isinstance(noise, BoundedNoisePrior):
         ends = math.log(noise.low), math.log(noise.high)
         variances = torch.linspace(*ends, NOISE_POINTS, dtype=X.dtype, device=X.device).exp()
         noise_score = -0.5 * ((variances.log() - noise.mean) / noise.std).square()
@@ -152,12 +166,95 @@ def estimate_prior(
         penalty = 0.5 * (octave * math.log(2.0) / INPUT_SCALE_STD) ** 2
         candidates.append((best.values.sum().item() - penalty, octave, best.indices))
     _, octave, index = max(candidates, key=lambda c: c[0])
-    chosen = variances[index % len(variances)]
+    chosen, size = variances[index % len(variances)], sizes[index // len(variances)]
+    first_scale, relevance = input_scale * 2.0**octave, X.new_ones(X.shape[-1])
+    if learn_scales and per_input:
+        search = RelevanceSearch(
+            network, standard * network.scales(input_scale, weight_scale).to(X), X, Y,
+            signal * weight_scale**2, root, noise if isinstance(noise, BoundedNoisePrior) else None,
+        )  # fmt: skip
+        scale, size, chosen = search.maximize(size, chosen)
+        first_scale = input_scale * scale.log().mean().exp().item()
+        relevance = scale / scale.log().mean().exp()
     return PriorEstimate(
-        input_scale * 2.0**octave,
-        weight_scale * sizes[index // len(variances)],
-        chosen.unsqueeze(0) if isinstance(noise, NoisePrior) else noise,
+        first_scale,
+        weight_scale * size,
+        chosen.unsqueeze(0) if isinstance(noise, BoundedNoisePrior) else noise,
+        relevance,
     )
+
+
+class RelevanceSearch(NamedTuple):
+    """The search for one scale an input.
+
+    Attributes:
+        network: Shape of the network.
+        theta: `K x P` parameters of networks from the prior median.
+        X: `n x d` network inputs.
+        Y: `n x m` outcomes.
+        variance: Prior variance of the functions over that of `_covariance`.
+        root: `1 x m` or `n x m` standard deviations of the noise, where they are known.
+        prior: Of the noise variances, where they are not.
+    """
+
+    network: BatchedMLP
+    theta: Tensor
+    X: Tensor
+    Y: Tensor
+    variance: float
+    root: Tensor
+    prior: BoundedNoisePrior | None
+
+    def log_posterior(self, relevance: Tensor, size: Tensor, noise: Tensor) -> Tensor:
+        """Log evidence plus log priors, up to a constant.
+
+        Args:
+            relevance: `d` logarithms of the inputs' scales over their median.
+            size: `m` logarithms of the output layers' scales over theirs.
+            noise: `m` logarithms of the noise variances; not read where these are known.
+        """
+        covariance = self.variance * _covariance(self.network, self.theta, self.X * relevance.exp())
+        value = -0.5 * (relevance / RELEVANCE_STD).square().sum()
+        value = value - 0.5 * (size / SIZE_STD).square().sum()
+        added = self.root.square()
+        if self.prior is not None:
+            value = value - 0.5 * ((noise - self.prior.mean) / self.prior.std).square().sum()
+            added = noise.exp() * added
+        added = added.expand_as(self.Y).mT  # m x n
+        total = (2 * size).exp()[:, None, None] * covariance + added.diag_embed()
+        factor = torch.linalg.cholesky(total)
+        white = torch.linalg.solve_triangular(factor, self.Y.mT.unsqueeze(-1), upper=False)
+        log_root = factor.diagonal(dim1=-2, dim2=-1).log().sum()
+        result: Tensor = value - 0.5 * white.square().sum() - log_root
+        return result
+
+    def maximize(self, size: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scales `d` over their median, those of the output layers `m`, and variances `m`.
+
+        Args:
+            size: `m` scales of the output layers over their median, where the search starts.
+            noise: `m` noise variances, likewise.
+        """
+        d, m = self.X.shape[-1], self.Y.shape[-1]
+        start = torch.cat([self.X.new_zeros(d), size.log(), noise.expand(m).log()])
+        limits = [(-MAX_LOG_RELEVANCE, MAX_LOG_RELEVANCE)] * d
+        limits += [(math.log(SIZES[0]), math.log(SIZES[-1]))] * m
+        low, high = (1.0, 1.0) if self.prior is None else (self.prior.low, self.prior.high)
+        limits += [(math.log(low), math.log(high))] * m
+
+        def negative(point: Any) -> tuple[float, Any]:
+            at = torch.as_tensor(point, dtype=self.X.dtype).to(self.X.device).requires_grad_()
+            value = -self.log_posterior(*at.split((d, m, m)))
+            (gradient,) = torch.autograd.grad(value, at)
+            return value.item(), gradient.cpu().numpy()
+
+        with torch.enable_grad():
+            found = minimize(
+                negative, start.cpu().numpy(), jac=True, method="L-BFGS-B", bounds=limits,
+                options={"maxiter": ITERATIONS, "ftol": 1e-7},
+            )  # fmt: skip
+        relevance, size, noise = torch.as_tensor(found.x).to(self.X).exp().split((d, m, m))
+        return relevance, size, noise
 
 
 def _scores(

@@ -36,7 +36,7 @@ from torch import Tensor
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.inference.adam import minimize
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP, Layer
-from bo_surrogates.networks.evidence import NoisePrior, PriorEstimate, estimate_prior
+from bo_surrogates.networks.evidence import BoundedNoisePrior, PriorEstimate, estimate_prior
 from bo_surrogates.networks.posterior import NetworkPosterior
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
@@ -49,7 +49,7 @@ from bo_surrogates.surrogates.base import (
 from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
 from bo_surrogates.threads import limited_threads
 
-NOISE = NoisePrior(mean=-4.0, std=1.0, low=1e-4, high=10.0)  # of standardized outcomes
+NOISE = BoundedNoisePrior(mean=-4.0, std=1.0, low=1e-4, high=10.0)  # of standardized outcomes
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class MCDropout(EnsembleSurrogate):
 
     def _estimate_prior(self, X: Tensor, generator: torch.Generator) -> PriorEstimate:
         config, Y = self.config, self._targets
-        noise: Tensor | NoisePrior = NOISE
+        noise: Tensor | BoundedNoisePrior = NOISE
         if self._target_variance is not None:
             noise = self._target_variance.clamp_min(NOISE.low)
         elif config.noise == "fixed":

@@ -51,7 +51,7 @@ from bo_surrogates.inference.ssvi import (
     uniform_groups,
 )
 from bo_surrogates.networks import ACTIVATIONS, BatchedMLP
-from bo_surrogates.networks.evidence import NoisePrior, PriorEstimate, estimate_prior
+from bo_surrogates.networks.evidence import BoundedNoisePrior, PriorEstimate, estimate_prior
 from bo_surrogates.networks.local_reparameterization import sampled_forward
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
@@ -262,13 +262,13 @@ class SparseSubspaceNetwork(EnsembleSurrogate):
     def _estimate_prior(self, X: Tensor, Y: Tensor, generator: torch.Generator) -> PriorEstimate:
         """Of the dense network: the sparse one has the same covariance."""
         config = self.config
-        noise: Tensor | NoisePrior
+        noise: Tensor | BoundedNoisePrior
         if self._target_variance is not None:
             noise = _rounded(self._target_variance).clamp_min(MIN_NOISE_VARIANCE)
         elif config.noise == "fixed":
             noise = torch.full_like(Y[:1], config.noise_variance)
         else:
-            noise = NoisePrior(
+            noise = BoundedNoisePrior(
                 config.log_noise_mean, config.log_noise_std, MIN_NOISE_VARIANCE, MAX_NOISE_VARIANCE
             )
         return estimate_prior(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import MultivariateNormal, Normal
 
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.networks.evidence import (
     MAX_POINTS,
-    NoisePrior,
+    RELEVANCE_STD,
+    SIZE_STD,
+    BoundedNoisePrior,
+    RelevanceSearch,
     _covariance,
     _scores,
     estimate_prior,
@@ -18,7 +21,7 @@ from bo_surrogates.networks.evidence import (
 )
 
 NETWORK = BatchedMLP(2, 1, 32, 2)
-NOISE = NoisePrior(-4.0, 2.0, 1e-5, 10.0)
+NOISE = BoundedNoisePrior(-4.0, 2.0, 1e-5, 10.0)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -137,3 +140,57 @@ def test_outcomes_that_do_not_vary_have_finite_estimates() -> None:
     )
     assert torch.isfinite(estimate.output_scale).all()
     assert (estimate.noise >= NOISE.low * (1 - 1e-9)).all()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_search_over_inputs_climbs_the_gaussian_log_density_plus_log_priors(
+    known: bool,
+) -> None:
+    X, Y = normal(9, 2), normal(9, 2, seed=1)
+    theta = NETWORK.draw(8, NETWORK.scales(), generator())
+    root = 0.1 + normal(9, 2, seed=2).abs() if known else torch.ones(1, 2).double()
+    search = RelevanceSearch(NETWORK, theta, X, Y, 1.7, root, None if known else NOISE)
+
+    def expected(relevance: Tensor, size: Tensor, noise: Tensor) -> Tensor:
+        K = 1.7 * _covariance(NETWORK, theta, X * relevance.exp())
+        total = Normal(0.0, RELEVANCE_STD).log_prob(relevance).sum()
+        total = total + Normal(0.0, SIZE_STD).log_prob(size).sum()
+        if not known:
+            total = total + Normal(NOISE.mean, NOISE.std).log_prob(noise).sum()
+        for j in range(2):
+            variance = root[:, j].square() * (1.0 if known else noise[j].exp())
+            S = size[j].exp() ** 2 * K + (variance * torch.ones(9)).diag()
+            total = total + MultivariateNormal(torch.zeros(9).to(K), S).log_prob(Y[:, j])
+        return total
+
+    points = [tuple(0.3 * normal(2, seed=s + i) for i in range(3)) for s in (10, 20, 30)]
+    value = torch.stack(
+        [search.log_posterior(*p) - search.log_posterior(*points[0]) for p in points]
+    )
+    wanted = torch.stack([expected(*p) - expected(*points[0]) for p in points])
+    torch.testing.assert_close(value, wanted)
+
+
+def test_an_input_without_effect_has_the_smallest_scale() -> None:
+    network = BatchedMLP(3, 1, 32, 2, "sine")
+    X = 3.4 * torch.rand(40, 3, generator=generator(), dtype=torch.float64) - 1.7
+    Y = torch.sin(2 * X[:, :1]) + 0.5 * X[:, 2:]
+    options = {"input_scale": 1.2, "weight_scale": 2.0, "noise": NOISE}
+    found = estimate_prior(network, X, Y, generator(), per_input=True, **options)
+    first, without, third = found.relevance.tolist()
+    assert without < 0.5 * min(first, third)
+    torch.testing.assert_close(found.relevance.log().sum(), torch.zeros(()).double())
+    scales = found.scales(network, 2.0)[: 3 * 32].unflatten(0, (3, 32))
+    expected = found.input_scale * found.relevance / 3**0.5
+    torch.testing.assert_close(scales, expected.unsqueeze(-1).expand(3, 32))
+
+
+def test_the_search_over_inputs_keeps_known_noise() -> None:
+    X, Y = normal(20, 2), normal(20, 2, seed=1)
+    known = 0.1 + normal(20, 2, seed=2).square()
+    estimate = estimate_prior(
+        BatchedMLP(2, 2, 16, 2), X, Y, generator(), input_scale=1.3, weight_scale=2.5,
+        noise=known, per_input=True,
+    )  # fmt: skip
+    assert torch.equal(estimate.noise, known)
+    assert estimate.output_scale.shape == (2,)

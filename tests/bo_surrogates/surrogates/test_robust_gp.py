@@ -79,3 +79,15 @@ def test_drawn_functions_discount_the_outliers(robust):
     with torch.no_grad():
         values = robust.sample_functions(200, seed=0)(X[WRONG])
     assert ((values.mean(dim=0) - torch.sin(6 * X[WRONG])).abs() < 0.3).all()
+
+
+def test_a_higher_cost_finds_fewer_outliers_down_to_none():
+    counts = [
+        SURROGATES["robust_gp"]
+        .build(X, Y, config=SURROGATES["robust_gp"].configure({"outlier_cost": cost}), seed=0)
+        .outliers.sum()
+        .item()
+        for cost in (0.0, 1000.0)
+    ]
+    assert counts[0] > 4
+    assert counts[1] == 0
