@@ -60,8 +60,7 @@ class RobustGPConfig(Config):
     Attributes:
         kernel: "rbf", "matern32" or "matern52", with the priors of `gp`.
         max_fraction: Of the points, taken for outliers at most.
-        outlier_cost: Log likelihood that a point has to gain by being an outlier. About 5 where a
-            tenth of the points is known to be wrong.
+        outlier_cost: Log likelihood that a point has to gain by being an outlier.
     """
 
     _searched: ClassVar[tuple[str, ...] | None] = ("kernel",)
