@@ -42,9 +42,9 @@ of `studies.comparison`, on Hartmann-6 (k = 20) and Branin (k = 10):
     tanh, learnt            1.987  1.571  2.071    0.122  0.005  0.123
     `gp`                    0.008  0.032  0.061
 
-(an empty place was not measured; these seeds chose the default). A likely reason for the difference between activations, not
-tested: the prior variance of networks of sines is nearly the same everywhere, that of tanh is
-largest in the corners of the cube, of which six inputs have many.
+(an empty place was not measured; these seeds chose the default). A likely reason for the difference
+between activations, not tested: the prior variance of networks of sines is nearly the same
+everywhere, that of tanh is largest in the corners of the cube, of which six inputs have many.
 """
 
 from __future__ import annotations
