@@ -231,7 +231,7 @@ SURROGATES.register(
     SurrogateEntry(
         name="dkl",
         model_class=DKL,
-        summary="Deep kernel learning: Gaussian process on learnt features, stopped early",
+        summary="Deep kernel learning: Gaussian process on inputs warped by a network",
         paper="Wilson et al. 2016, arXiv 1511.02222; Ober et al. 2021, arXiv 2102.12108",
         capabilities=Capabilities(posterior="gaussian", exact_conditioning=True),
     )

@@ -30,7 +30,7 @@ forgotten: the variance of the ensemble falls as 1 / width. Uncertainty comes fr
 it, and is not a posterior of these networks. Their limit is a computation that grows with every
 step, except for linear networks (`networks/linear_limit.py`): a wide network is its approximation.
 
-The defaults are the best of a dozen on the functions of `benchmarks/calibration.py`: there it
+The defaults were chosen among a dozen on the functions of `benchmarks/calibration.py`: there it
 predicts many inputs and jumps better than `ensemble`, which costs less, and as well or worse where
 functions are smooth and inputs few; `gp` is far better at the latter.
 """
@@ -43,9 +43,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bo_surrogates.config import Config, integer, real
+from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.inference.adam import Minimum
-from bo_surrogates.networks import Layer
+from bo_surrogates.networks import ACTIVATIONS, Layer
 from bo_surrogates.networks.abc_parametrization import adam_rates
 from bo_surrogates.networks.posterior import NetworkPosterior
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
@@ -68,6 +68,8 @@ class MaximalUpdateConfig(EnsembleConfig):
     )  # fmt: skip
 
     width: int = integer(128, 1, 4096, log=True, search=(32, 512))
+    activation: str = choice("tanh", tuple(ACTIVATIONS))
+    scales: str = choice("learnt", ("per-input", "learnt", "fixed"))
     steps: int = integer(200, 1, 100_000, log=True, search=(50, 1000))
     learning_rate: float = real(5e-2, 1e-6, 10.0, log=True, search=(1e-3, 0.3))
     prior_function: float = real(0.5, 0.0, 100.0, search=(0.0, 3.0))

@@ -258,6 +258,8 @@ def test_ctrl_c_exits_with_130_and_resume_ends_as_if_nothing_had_happened(lab, w
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A background job ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + PATIENCE
