@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.calibration import README as CALIBRATION
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.cli import app
 from bo_surrogates.errors import InputError
@@ -60,3 +61,9 @@ def test_the_example_runs_and_finds_the_optimum(tmp_path, monkeypatch, capsys):
     # The optimum is 0.9, in ethanol.
     assert "'solvent': 'ethanol'" in capsys.readouterr().out
     assert (tmp_path / "reaction.db").exists()
+
+
+def test_every_surrogate_has_a_row_in_the_table_of_calibration():
+    text = CALIBRATION.read_text()
+    missing = [name for name in SURROGATES if f"| `{name}` |" not in text]
+    assert not missing, "run: python -m benchmarks.calibration --readme"
