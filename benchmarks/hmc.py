@@ -168,7 +168,7 @@ def refit(rounds: int, n: int, width: int) -> dict[str, Any]:
     X, Y = hartmann(n + 1)
     bounds = torch.tensor([[0.0] * 6, [1.0] * 6], dtype=torch.float64)
     points = held_out()
-    few = POSTERIOR | {"width": width, "chains": 32, "samples": 16, "warmup": 32, "draws": 512}
+    few = POSTERIOR | {"width": width, "chains": 32, "samples": 16, "warmup": 20, "draws": 512}
     many = few | {"chains": 64, "samples": 400, "warmup": 300, "draws": 12_800}
 
     def build(n: int, config: dict[str, Any], seed: int, start: Surrogate | None) -> Any:
