@@ -82,7 +82,7 @@ class Registry(Mapping[str, E], Generic[E]):
 
     def __iter__(self) -> Iterator[str]:
         self._load_third_party()
-        return iter(self._entries)
+        return iter(sorted(self._entries))  # whatever the order of imports
 
     def __len__(self) -> int:
         self._load_third_party()

@@ -19,7 +19,7 @@ def surrogate_table() -> str:
         "| name | what it is | posterior | practical to | one fit | source |",
         "|---|---|---|---|---|---|",
     ]
-    for entry in sorted(SURROGATES.values(), key=lambda entry: entry.name):
+    for entry in SURROGATES.values():
         c = entry.capabilities
         lines.append(
             f"| `{entry.name}` | {entry.summary} | {c.posterior} | n {c.max_n:,}, d {c.max_d:,} | "
