@@ -11,31 +11,28 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
 from botorch.exceptions.errors import UnsupportedError
 from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform, Standardize
+from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
-from botorch.sampling.base import MCSampler
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from linear_operator import to_linear_operator
 from torch import Tensor
 
 from bo_surrogates.config import Config
-from bo_surrogates.errors import InputError, RunError
+from bo_surrogates.errors import InputError
 from bo_surrogates.inference.linear_regression import LinearRegression, condition
-from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import derive_seed
-from bo_surrogates.surrogates.base import FunctionSamples, Surrogate, seed_or_random
+from bo_surrogates.surrogates.base import FunctionSamples, seed_or_random
+from bo_surrogates.surrogates.gaussian_weights import GaussianWeights
 
-MIN_NOISE_VARIANCE = 1e-6  # known variances below it are raised: covariances are factorized
 
-
-class FeatureRegression(Surrogate):
+class FeatureRegression(GaussianWeights):
     """Bayesian linear regression on `features`, which a subclass defines and learns.
 
     Learnt state, all in `state_dict()`: `variance` (s^2) and `noise_variance`, `m` each, of
@@ -58,7 +55,7 @@ class FeatureRegression(Surrogate):
     _inputs: Tensor
     _targets: Tensor
     _target_variance: Tensor | None
-    _regression: LinearRegression | None = None  # on the training data, once it was asked for
+    _conditioned: LinearRegression | None
 
     def __init__(
         self,
@@ -104,59 +101,32 @@ class FeatureRegression(Surrogate):
             `batch_shape x n x k` features, float64.
         """
 
-    def _training_noise(self) -> Tensor:
-        """`n x m` noise variances of the training data."""
-        known = self._known_noise()
-        return self.noise_variance.expand(self._targets.shape) if known is None else known
-
-    def _known_noise(self) -> Tensor | None:
-        if self._target_variance is None:
-            return None
-        return self._target_variance.double().clamp_min(MIN_NOISE_VARIANCE)
-
     # ---- state ---------------------------------------------------------------------------------
-    def _require_fit(self) -> None:
-        if not self.fitted:
-            raise RunError(
-                f"this {type(self).__name__} has not been fitted; call fit(), or build it through "
-                "its registered entry"
-            )
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._regression = None
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._regression = None
-        return super()._apply(*args, **kwargs)
-
     def _set_transformed_inputs(self) -> None:
         """Nothing to do: training inputs are transformed where they are used."""
 
-    def regression(self) -> LinearRegression:
+    def weight_posterior(self) -> LinearRegression:
         """The posterior of the weights, given all observations.
 
         Raises:
             RunError: The model has not been fitted.
         """
         self._require_fit()
-        if self._regression is None:
+        if self._conditioned is None:
             with torch.no_grad():
-                self._regression = condition(
+                self._conditioned = condition(
                     self.features(self._inputs), self.variance, self._targets.double(),
                     self._training_noise(),
                 )  # fmt: skip
-        return self._regression
+        return self._conditioned
+
+    def _design(self, X: Tensor) -> Tensor:
+        return self.features(X)
 
     @property
     def num_outputs(self) -> int:
         """m."""
         return self._num_outputs if self._outputs is None else len(self._outputs)
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Empty, unless the model was conditioned on batches of observations."""
-        return torch.Size() if self._regression is None else self._regression.batch_shape
 
     def subset_output(self, idcs: list[int]) -> Self:
         """A copy of the model with some of its outputs."""
@@ -192,7 +162,7 @@ class FeatureRegression(Surrogate):
             RunError: The model has not been fitted.
         """
         self.eval()
-        mean, covariance = self.regression().joint(self.features(X))
+        mean, covariance = self.weight_posterior().joint(self.features(X))
         if isinstance(observation_noise, Tensor) or observation_noise:
             noise = (
                 observation_noise
@@ -216,22 +186,6 @@ class FeatureRegression(Surrogate):
             return result
         return posterior_transform(posterior=result, X=X)
 
-    def _in_user_units(
-        self, posterior: GPyTorchPosterior, X: Tensor, outputs: list[int] | None
-    ) -> Posterior:
-        if not hasattr(self, "outcome_transform"):
-            return posterior
-        transform: Any = self.outcome_transform
-        if outputs is not None:
-            if not isinstance(transform, Standardize):
-                raise UnsupportedError("a choice of outputs needs an affine outcome transform")
-            transform = transform.subset_output(outputs)
-        result = transform.untransform_posterior(posterior, X=X)
-        scaling = far_from_unit_scale(transform)
-        if scaling is None or not isinstance(result, GPyTorchPosterior):
-            return result
-        return RescaledGaussianPosterior(result, *scaling)
-
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """k draws of the weights, exact; see `Surrogate.sample_functions`."""
         if k < 1:
@@ -243,9 +197,9 @@ class FeatureRegression(Surrogate):
             )
         generator = torch.Generator().manual_seed(derive_seed(seed_or_random(seed), "functions"))
         with torch.no_grad():
-            weights = self.regression().draw(k, generator)  # k x m x features
+            weights = self.weight_posterior().draw(k, generator)  # k x m x features
         view = copy.copy(self)
-        view._regression = None
+        view._conditioned = None
         model = copy.deepcopy(view).eval()  # a later fit of this model does not change the draws
 
         def functions(X: Tensor) -> Tensor:
@@ -257,54 +211,3 @@ class FeatureRegression(Surrogate):
             return values if model._outputs is None else values[..., model._outputs]
 
         return functions
-
-    # ---- conditioning --------------------------------------------------------------------------
-    def condition_on_observations(
-        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
-    ) -> Self:
-        """The exact posterior given further observations; scales and variances are kept.
-
-        Args:
-            X: `batch_shape x n' x d` inputs.
-            Y: `... x batch_shape x n' x m` outcomes.
-            noise: Variances of the new observations of standardized outcomes, broadcastable to
-                `batch_shape x n' x m`; the learnt variances, or the mean of `train_Yvar`, if None.
-            **kwargs: Not used; BoTorch passes some.
-
-        Raises:
-            UnsupportedError: The model has outputs left out.
-        """
-        if self._outputs is not None:
-            raise UnsupportedError(
-                "a model made by subset_output cannot be conditioned; condition the whole model, "
-                "then take its outputs"
-            )
-        regression = self.regression()
-        if hasattr(self, "outcome_transform"):
-            Y, _ = self.outcome_transform(Y, X=X)
-        variance = self._training_noise().mean(dim=0) if noise is None else noise.double()
-        model = copy.copy(self)
-        model._buffers = dict(self._buffers)
-        model._regression = regression.extend(self.features(X), Y.double(), variance)
-        model.training_data = None  # not these data: saving would lose the new observations
-        return model
-
-    def fantasize(
-        self,
-        X: Tensor,
-        sampler: MCSampler,
-        observation_noise: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Condition on observations drawn from the posterior.
-
-        Args:
-            X: `batch_shape x n' x d` inputs.
-            sampler: Draws them.
-            observation_noise: Their variances, of standardized outcomes, broadcastable to
-                `batch_shape x n' x m`; as in `posterior` if None.
-            **kwargs: Passed to `condition_on_observations`.
-        """
-        noise: bool | Tensor = True if observation_noise is None else observation_noise
-        drawn = sampler(self.posterior(X, observation_noise=noise))
-        return self.condition_on_observations(X, drawn.detach(), observation_noise, **kwargs)

@@ -12,31 +12,26 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Any, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
 from botorch.exceptions.errors import UnsupportedError
-from botorch.models.transforms.outcome import Standardize
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
-from botorch.sampling.base import MCSampler
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bo_surrogates.errors import FitError, InputError, RunError
+from bo_surrogates.errors import FitError, InputError
 from bo_surrogates.networks.linearization import Linearization, linearize
 from bo_surrogates.networks.linearized_posterior import LinearizedPosterior, WeightPrior
-from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, seed_or_random
 from bo_surrogates.surrogates.finite_width import FiniteWidthSurrogate
+from bo_surrogates.surrogates.gaussian_weights import GaussianWeights
 
-MIN_NOISE_VARIANCE = 1e-6  # known variances below it are raised: covariances are factorized
 
-
-class LinearizedSurrogate(FiniteWidthSurrogate):
+class LinearizedSurrogate(GaussianWeights, FiniteWidthSurrogate):
     """A surrogate whose functions are linear in Gaussian weights.
 
     Learnt state, all in `state_dict()`, float64: `theta` (`P`), where the network is linearized;
@@ -47,7 +42,7 @@ class LinearizedSurrogate(FiniteWidthSurrogate):
     theta: Tensor
     prior_mean: Tensor
     prior_variances: Tensor
-    _conditioned: LinearizedPosterior | None = None  # on the training data, once it was asked for
+    _conditioned: LinearizedPosterior | None
 
     # ---- what a subclass decides -------------------------------------------------------------
     @abstractmethod
@@ -91,33 +86,14 @@ class LinearizedSurrogate(FiniteWidthSurrogate):
         self.fitted = torch.ones_like(self.fitted)
         self._conditioned = None
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._conditioned = None
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._conditioned = None
-        return super()._apply(*args, **kwargs)
-
     @property
     def prior(self) -> WeightPrior:
         """Of the weights, as it was learnt."""
         return WeightPrior(self.network, self.prior_mean, self.prior_variances)
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Empty, unless the model was conditioned on batches of observations."""
-        return torch.Size() if self._conditioned is None else self._conditioned.batch_shape
-
-    def _linearize(self, X: Tensor) -> Linearization:
+    def _design(self, X: Tensor) -> Linearization:
         """The network at inputs in the user's units."""
         return linearize(self.network, self.theta, self.network_inputs(X).double())
-
-    def _training_noise(self) -> Tensor:
-        """`n x m` noise variances of the training data."""
-        if self._target_variance is not None:
-            return self._target_variance.double().clamp_min(MIN_NOISE_VARIANCE)
-        return self.noise_variance.expand(self._targets.shape)
 
     def weight_posterior(self) -> LinearizedPosterior:
         """The posterior over weights, given all observations.
@@ -125,14 +101,10 @@ class LinearizedSurrogate(FiniteWidthSurrogate):
         Raises:
             RunError: The model has not been fitted.
         """
-        if not self.fitted:
-            raise RunError(
-                f"this {type(self).__name__} has not been fitted; call fit(), or build it through "
-                "its registered entry"
-            )
+        self._require_fit()
         if self._conditioned is None:
             with torch.no_grad():
-                at = self._linearize(self._inputs)
+                at = self._design(self._inputs)
                 self._conditioned = self.condition(
                     at, self._targets.double(), self._training_noise()
                 )
@@ -161,7 +133,7 @@ class LinearizedSurrogate(FiniteWidthSurrogate):
         """
         self.eval()
         conditioned = self.weight_posterior()
-        mean, covariance = conditioned.joint(self._linearize(X))
+        mean, covariance = conditioned.joint(self._design(X))
         q, m = X.shape[-2], self.network.outputs
         covariance = covariance.expand(*mean.shape, q * m)
         if isinstance(observation_noise, Tensor) or observation_noise:
@@ -184,22 +156,6 @@ class LinearizedSurrogate(FiniteWidthSurrogate):
             return result
         return posterior_transform(posterior=result, X=X)
 
-    def _in_user_units(
-        self, posterior: GPyTorchPosterior, X: Tensor, outputs: list[int] | None
-    ) -> Posterior:
-        if not hasattr(self, "outcome_transform"):
-            return posterior
-        transform: Any = self.outcome_transform
-        if outputs is not None:
-            if not isinstance(transform, Standardize):
-                raise UnsupportedError("a choice of outputs needs an affine outcome transform")
-            transform = transform.subset_output(outputs)
-        result = transform.untransform_posterior(posterior, X=X)
-        scaling = far_from_unit_scale(transform)
-        if scaling is None or not isinstance(result, GPyTorchPosterior):
-            return result
-        return RescaledGaussianPosterior(result, *scaling)
-
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """k draws of the weights of the linearized network, exact; see the base class."""
         if k < 1:
@@ -217,65 +173,13 @@ class LinearizedSurrogate(FiniteWidthSurrogate):
         model = copy.deepcopy(view).eval()  # a later fit of this model does not change the draws
 
         def functions(X: Tensor) -> Tensor:
-            at = model._linearize(X)
+            at = model._design(X)
             values = (at.values + at.jvp(weights - model.theta)).to(X.dtype)
             if hasattr(model, "outcome_transform"):
                 values, _ = model.outcome_transform.untransform(values, X=X)
             return values if model._outputs is None else values[..., model._outputs]
 
         return functions
-
-    # ---- conditioning --------------------------------------------------------------------------
-    def condition_on_observations(
-        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
-    ) -> Self:
-        """The posterior given further observations: exact, where the network is linearized.
-
-        Args:
-            X: `batch_shape x n' x d` inputs.
-            Y: `... x batch_shape x n' x m` outcomes.
-            noise: Variances of the new observations of standardized outcomes, broadcastable to
-                `batch_shape x n' x m`; the learnt variances, or the mean of `train_Yvar`, if None.
-            **kwargs: Not used; BoTorch passes some.
-
-        Raises:
-            UnsupportedError: The posterior cannot be conditioned, or has outputs left out.
-        """
-        if self._outputs is not None:
-            raise UnsupportedError(
-                "a model made by subset_output cannot be conditioned; condition the whole model, "
-                "then take its outputs"
-            )
-        posterior = self.weight_posterior()
-        if hasattr(self, "outcome_transform"):
-            Y, _ = self.outcome_transform(Y, X=X)
-        variance = self._training_noise().mean(dim=0) if noise is None else noise.double()
-        at = self._linearize(X)
-        model = copy.copy(self)
-        model._buffers = dict(self._buffers)
-        model._conditioned = posterior.extend(at, Y.double(), variance)
-        model.training_data = None  # not these data: saving would lose the new observations
-        return model
-
-    def fantasize(
-        self,
-        X: Tensor,
-        sampler: MCSampler,
-        observation_noise: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Condition on observations drawn from the posterior.
-
-        Args:
-            X: `batch_shape x n' x d` inputs.
-            sampler: Draws them.
-            observation_noise: Their variances, of standardized outcomes, broadcastable to
-                `batch_shape x n' x m`; as in `posterior` if None.
-            **kwargs: Passed to `condition_on_observations`.
-        """
-        noise: bool | Tensor = True if observation_noise is None else observation_noise
-        drawn = sampler(self.posterior(X, observation_noise=noise))
-        return self.condition_on_observations(X, drawn.detach(), observation_noise, **kwargs)
 
 
 def _gaussian(mean: Tensor, covariance: Tensor, m: int) -> GPyTorchPosterior:

@@ -233,7 +233,7 @@ class RandomFeatureSurrogate(FeatureRegression):
             self.noise_variance[j] = noise if known is None else known[:, j].mean()
             figures.append(_figures(own, variance, noise, outcome))
         self.fitted.fill_(True)
-        self._regression = None
+        self._conditioned = None
         values = {key: sum(f[key] for f in figures) / m for key in figures[0]}
         self.diagnostics = FitDiagnostics(
             converged=True,
