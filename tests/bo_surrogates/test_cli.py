@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 import bo_surrogates
 from bo_surrogates.campaign.campaign import Campaign
-from bo_surrogates.cli import app, parse_results
-from bo_surrogates.cli_display import make_display
+from bo_surrogates.cli import app
+from bo_surrogates.cli.asking import parse_results
+from bo_surrogates.cli.display import make_display
 from bo_surrogates.errors import InputError
 
 ROOT = Path(__file__).parents[2]

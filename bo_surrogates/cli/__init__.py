@@ -1,0 +1,16 @@
+"""The command line, and the composition root: the one place that knows the library, the problems
+and the reports (and, later, the studies).
+
+A file a group of commands; importing it registers them, in the order of `--help`. Everything heavy
+is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from bo_surrogates.cli import entries, running, looking, asking  # isort: skip
+from bo_surrogates.cli.app import app
+
+__all__ = ["app", "asking", "entries", "looking", "main", "running"]
+
+
+def main() -> None:
+    """Entry point of the `bo-surrogates` command."""
+    app()

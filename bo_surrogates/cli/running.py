@@ -1,0 +1,128 @@
+"""`run` and `resume`: a campaign that evaluates its black box itself."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bo_surrogates.cli.app import (
+    INTERRUPTED,
+    CampaignFile,
+    Database,
+    Json,
+    Name,
+    Target,
+    Verbose,
+    Workers,
+    app,
+    complain,
+    note,
+)
+from bo_surrogates.cli.targets import make_problem, open_campaign, read_spec, start_campaign
+from bo_surrogates.errors import RunError
+
+if TYPE_CHECKING:
+    from bo_surrogates.campaign.campaign import Campaign
+
+
+@app.command()
+def run(
+    file: CampaignFile,
+    database: Database = None,
+    workers: Workers = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Stop after N trials; resume later.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Start a campaign and run it until its budget is spent.
+
+    Ctrl-C stops it; 'resume' continues. A campaign that was started before is never overwritten.
+    """
+    with start_campaign(file, database) as campaign:
+        _run(campaign, trials, workers, as_json=as_json, verbose=verbose)
+
+
+@app.command()
+def resume(
+    target: Target,
+    database: Database = None,
+    name: Name = None,
+    workers: Workers = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Extend the campaign's budget by N trials first, for good.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Continue a campaign until its budget is spent.
+
+    Trials that were running when it stopped are run again. What the database holds counts, also
+    where the campaign file was changed meanwhile.
+    """
+    with open_campaign(target, database, name, read_only=False) as campaign:
+        _note_changes(campaign, Path(target))
+        if trials is not None:
+            campaign.extend(trials)
+        elif not any(t.status == "running" for t in campaign.trials) and (
+            len(campaign.trials) >= campaign.spec.budget
+        ):
+            note(
+                f"campaign {campaign.spec.name!r} has spent its budget of {campaign.spec.budget} "
+                "trials; extend it with --trials N"
+            )
+        _run(campaign, None, workers, as_json=as_json, verbose=verbose)
+
+
+def _note_changes(campaign: Campaign, path: Path) -> None:
+    if path.suffix.lower() != ".toml" or not path.exists():
+        return
+    stored, now = campaign.spec.to_dict(), read_spec(path).to_dict()
+    changed = [key for key in stored if stored[key] != now[key] and key != "budget"]
+    if changed:
+        note(
+            f"{path} has changed since the campaign was started ({', '.join(changed)}); the stored "
+            "campaign counts. To use the file, start another with 'run --database'"
+        )
+    if now["budget"] != stored["budget"]:
+        note(f"the stored budget of {stored['budget']} trials counts; extend it with --trials N")
+
+
+def _run(
+    campaign: Campaign, trials: int | None, workers: int | None, *, as_json: bool, verbose: bool
+) -> None:
+    from bo_surrogates.cli.display import make_display
+
+    display = make_display(campaign, sys.stdout, as_json=as_json, verbose=verbose)
+    try:
+        # What the black box prints goes to standard error: standard output holds results only.
+        with display, redirect_stdout(sys.stderr):
+            campaign.run(
+                trials=trials, workers=workers, on_event=display, resolve_problem=make_problem
+            )
+    except KeyboardInterrupt:
+        display.summarize("interrupted")
+        done = sum(t.status != "running" for t in campaign.trials)
+        complain(
+            f"interrupted; {done} finished trial(s) are stored in {campaign.database}. Continue "
+            f"with: bo-surrogates resume {campaign.database}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    except RunError:
+        display.summarize("failed")
+        raise
+    display.summarize("finished" if len(campaign.trials) >= campaign.spec.budget else "stopped")
