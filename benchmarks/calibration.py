@@ -5,7 +5,7 @@
 Four functions, for each seed a fresh training set and 400 test observations: Branin (30 points) and
 Hartmann-6 (60 points), observed with a noise of 1 % of their spread; and two noisy functions of one
 input (20 points), a sine with a gap in the data and a ramp with a step in it. Scores are those of
-`studies/predictive_scores.py`, means over seeds.
+`bo_surrogates/analysis/predictive_scores.py`, means over seeds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from bo_surrogates.analysis.predictive_scores import score
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import FitWarning
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates import SURROGATES
 from problems import PROBLEMS
 from reports.readme import between
-from studies.predictive_scores import score
 
 README = Path(__file__).parent.parent / "bo_surrogates" / "surrogates" / "README.md"
 BEGIN = "<!-- calibration: begin (python -m benchmarks.calibration --readme) -->"

@@ -4,8 +4,8 @@
 
 Few observations, where the scale is least known, and observations with heavy-tailed noise (t of 2.5
 degrees of freedom), in training and test alike. Each seed is a fresh data set and 400 test
-observations. Scores are those of `studies/predictive_scores.py`; NLPD and CRPS are means of the
-difference to `nngp` on the same data, with its standard error.
+observations. Scores are those of `bo_surrogates/analysis/predictive_scores.py`; NLPD and CRPS are
+means of the difference to `nngp` on the same data, with its standard error.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.calibration import Data, of_one_input, of_problem, sine
+from bo_surrogates.analysis.predictive_scores import score
 from bo_surrogates.errors import FitWarning
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates import SURROGATES
-from studies.predictive_scores import score
 
 PEER = "nngp"
 CASES: dict[str, tuple[str, Mapping[str, Any]]] = {

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from benchmarks.calibration import FUNCTIONS, Data, report, summarize
+from bo_surrogates.analysis.predictive_scores import score
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates import SURROGATES
-from studies.predictive_scores import score
 
 OURS = "vbll"
 

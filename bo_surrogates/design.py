@@ -51,7 +51,7 @@ def sobol_design(space: Space, n: int, seed: int, avoid: Iterable[Tensor] = ()) 
             )
         unit = engine.draw(64, dtype=torch.float64)
         drawn += 64
-        for point in _from_unit(space, unit):
+        for point in from_unit(space, unit):
             values = space.decode(point)
             x = space.encode(values)  # as it will be read back: rounded, with valid levels
             key = tuple(x.tolist())
@@ -63,8 +63,12 @@ def sobol_design(space: Space, n: int, seed: int, avoid: Iterable[Tensor] = ()) 
     return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
 
 
-def _from_unit(space: Space, unit: Tensor) -> Tensor:
-    """Points of the unit cube `n x d` to problem coordinates."""
+def from_unit(space: Space, unit: Tensor) -> Tensor:
+    """Points of the unit cube `n x d` to problem coordinates.
+
+    Each parameter depends on its own column only: uniform in model coordinates, each level of a
+    discrete parameter equally likely (those of a logarithmic integer nearest to the point).
+    """
     low, high = space.model_bounds
     X = space.from_model(low + unit * (high - low))
     for i in [*space.discrete_inds, *space.categorical_inds]:

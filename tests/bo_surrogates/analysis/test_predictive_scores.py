@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from bo_surrogates.analysis.predictive_scores import sample_crps, score
 from bo_surrogates.errors import InputError
 from bo_surrogates.surrogates import SURROGATES
-from studies.predictive_scores import sample_crps, score
 
 
 def gaussian_crps(mean, std, y):

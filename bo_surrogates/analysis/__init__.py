@@ -1,0 +1,1 @@
+"""What a fitted surrogate says: scores of its predictions, and which inputs matter to it."""
