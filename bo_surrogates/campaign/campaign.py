@@ -12,40 +12,25 @@ happened: the trials that were running are run again, under the same seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.storage import Journal, completed
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 from bo_surrogates.objective import feasible, metric_names
-from bo_surrogates.seeding import derive_seed
 from bo_surrogates.threads import limited_threads
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bo_surrogates.campaign.ax_bridge import AxBridge
+    from bo_surrogates.campaign.running import Event
 
 Result = Mapping[str, float | tuple[float, float | None] | Measurement]
-
-
-@dataclass(frozen=True)
-class Event:
-    """What `Campaign.run` reports as it goes.
-
-    Attributes:
-        kind: "asking" (before fit and acquisition), "asked", "completed" or "abandoned".
-        trial: The trial, except for "asking".
-        campaign: The campaign.
-    """
-
-    kind: Literal["asking", "asked", "completed", "abandoned"]
-    trial: Trial | None
-    campaign: Campaign
 
 
 class Campaign:
@@ -421,75 +406,15 @@ class Campaign:
             InputError: The campaign has no black box, or it cannot take the parameters.
             RunError: Too many trials failed in a row, or nothing is left to propose.
         """
-        from bo_surrogates.campaign.execution import TrialRunner
+        from bo_surrogates.campaign.running import run
 
-        self._require_writer()
-        report = on_event or (lambda event: None)
-        box = self._black_box(black_box, resolve_problem)
-        with TrialRunner(
-            box, workers or self.spec.workers, self.spec.timeout, self.spec.threads
-        ) as runner:
-            failures = 0
-            finished = sum(t.status != "running" for t in self.trials)
-            stop = self.spec.budget
-            if trials is not None:
-                stop = min(stop, finished + trials)
-            batch = self._interrupted()
-            while True:
-                if not batch:
-                    known = len(self.trials)
-                    if known >= stop:
-                        break
-                    report(Event("asking", None, self))
-                    batch = self.ask(min(self.spec.batch_size, stop - known))
-                for trial in batch:
-                    report(Event("asked", trial, self))
-                tasks = [
-                    (t.index, t.parameters, derive_seed(self.spec.seed, "evaluate", t.index))
-                    for t in batch
-                ]
-                for outcome in runner.run(tasks):
-                    if outcome.measurements is not None:
-                        trial = self.tell(
-                            outcome.index, outcome.measurements, seconds=outcome.seconds
-                        )
-                        failures = 0
-                        report(Event("completed", trial, self))
-                    else:
-                        trial = self.abandon(
-                            outcome.index, outcome.reason or "unknown", seconds=outcome.seconds
-                        )
-                        failures += 1
-                        report(Event("abandoned", trial, self))
-                if failures >= self.spec.max_consecutive_failures:
-                    raise RunError(
-                        f"the last {failures} trials failed, the last with: {trial.reason}; mend "
-                        f"the black box, then resume with 'bo-surrogates resume {self.database}'"
-                    )
-                batch = []
-
-    def _interrupted(self) -> list[Trial]:
-        """Trials that an earlier process left running, to be evaluated again."""
-        running = [t for t in self.trials if t.status == "running"]
-        if self.spec.on_interrupt == "abandon":
-            for t in running:
-                self.abandon(t.index, "interrupted")
-            return []
-        return running
-
-    def _black_box(
-        self, function: Callable[..., Any] | None, resolve_problem: Callable[..., Any] | None
-    ) -> Any:
-        from bo_surrogates.campaign.black_box import make_black_box
-
-        source = function if function is not None else self.spec.black_box
-        if source is None:
-            raise InputError(
-                f"campaign {self.spec.name!r} has no black box to run: give run() a function, or "
-                "use ask and tell"
-            )
-        return make_black_box(
-            source, space=self.spec.space, metrics=self.metrics, resolve_problem=resolve_problem
+        run(
+            self,
+            black_box,
+            trials=trials,
+            workers=workers,
+            on_event=on_event,
+            resolve_problem=resolve_problem,
         )
 
 

@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bo_surrogates.campaign.campaign import Campaign, Event
+    from bo_surrogates.campaign.campaign import Campaign
+    from bo_surrogates.campaign.running import Event
     from bo_surrogates.campaign.trial import Trial
     from bo_surrogates.space import Value
 
