@@ -1,0 +1,94 @@
+"""Linear inequalities on the values of parameters."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bo_surrogates.errors import InputError
+from bo_surrogates.space.parameters import Value
+
+
+@dataclass(frozen=True)
+class LinearConstraint:
+    """`sum_i coefficients[name_i] * value_i <= upper` on float and int parameters."""
+
+    coefficients: Mapping[str, float]
+    upper: float
+
+    @classmethod
+    def parse(cls, expression: str) -> LinearConstraint:
+        """From text such as `"x1 + 2*x2 <= 3"` or `"x1 >= x2"`.
+
+        Raises:
+            InputError: The text is not one linear inequality with <= or >=.
+        """
+        sides = re.split(r"(<=|>=)", expression) if isinstance(expression, str) else []
+        if len(sides) != 3:
+            raise InputError(
+                f"parameter constraint {expression!r}: expected one <= or >=, "
+                "as in 'x1 + 2*x2 <= 3'"
+            )
+        left, right = _linear(sides[0], expression), _linear(sides[2], expression)
+        sign = 1.0 if sides[1] == "<=" else -1.0
+        names = [n for n in {**left, **right} if n]
+        total = {n: sign * (left.get(n, 0.0) - right.get(n, 0.0)) for n in names}
+        return cls(
+            {n: c for n, c in total.items() if c},
+            sign * (right.get("", 0.0) - left.get("", 0.0)),
+        )
+
+    def slack(self, values: Mapping[str, Value]) -> float:
+        """`upper` less the weighted sum: not negative where the constraint holds."""
+        return self.upper - sum(c * float(values[n]) for n, c in self.coefficients.items())
+
+    def __str__(self) -> str:
+        terms = " + ".join(f"{c:g}*{n}" for n, c in self.coefficients.items())
+        return f"{terms} <= {self.upper:g}"
+
+
+def _linear(text: str, whole: str) -> dict[str, float]:
+    """Coefficients of a linear expression; the constant stands under the empty name."""
+
+    def walk(node: ast.expr) -> dict[str, float]:
+        match node:
+            case ast.Constant(value=int() | float() as number) if not isinstance(
+                number, bool
+            ) and math.isfinite(number):
+                return {"": float(number)}
+            case ast.Name(id=name):
+                return {name: 1.0}
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return {n: -c for n, c in walk(operand).items()}
+            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+                return walk(operand)
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+                a, b = walk(left), walk(right)
+                sign = 1.0 if isinstance(op, ast.Add) else -1.0
+                return {n: a.get(n, 0.0) + sign * b.get(n, 0.0) for n in {**a, **b}}
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                a, b = walk(left), walk(right)
+                if set(b) == {""}:
+                    a, b = b, a
+                if set(a) == {""}:
+                    return {n: a[""] * c for n, c in b.items()}
+            case ast.BinOp(left=left, op=ast.Div(), right=right):
+                a, b = walk(left), walk(right)
+                if set(b) == {""} and b[""] != 0:
+                    return {n: c / b[""] for n, c in a.items()}
+        raise InputError(
+            f"parameter constraint {whole!r}: {ast.unparse(node)!r} is not linear in the parameters"
+        )
+
+    try:
+        return walk(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"parameter constraint {whole!r}: cannot read {text.strip()!r}; "
+            "write sums of number*parameter"
+        ) from None
