@@ -87,7 +87,7 @@ class Campaign:
             InputError: No such database or campaign.
             RunError: Another process is writing it.
         """
-        journal = Journal(database)
+        journal = Journal(database, read_only=read_only)
         number, name, data = journal.find_campaign(name)
         return cls(journal, number, name, CampaignSpec.from_dict(data), read_only=read_only)
 

@@ -61,6 +61,7 @@ class Trial:
             "predicted_sd:<metric>", what it expected.
         created: When it was asked, UTC.
         finished: When it was told, UTC.
+        attempt: How often it has been started: 1, or more where it was evaluated anew.
     """
 
     index: int
@@ -73,6 +74,7 @@ class Trial:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     created: datetime | None = None
     finished: datetime | None = None
+    attempt: int = 1
 
     def value(self, metric: str) -> float:
         """The measured mean of a metric."""

@@ -58,4 +58,5 @@ def plot(
 
     with open_campaign(target, database, name, read_only=True) as campaign:
         figure = draw_campaign(campaign)
-        print(f"wrote {save(figure, output or campaign.journal.path.with_suffix('.png'))}")
+        path = campaign.journal.path or Path(f"{campaign.spec.name.replace('/', '_')}.db")
+        print(f"wrote {save(figure, output or path.with_suffix('.png'))}")
