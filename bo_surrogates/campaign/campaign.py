@@ -11,17 +11,18 @@ happened: the trials that were running are run again, under the same seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from bo_surrogates.campaign import results
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.storage import Journal, completed
+from bo_surrogates.campaign.storage import Journal
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError, RunError, did_you_mean
-from bo_surrogates.objective import feasible, metric_names
+from bo_surrogates.objective import metric_names
 from bo_surrogates.threads import limited_threads
 
 if TYPE_CHECKING:
@@ -125,93 +126,26 @@ class Campaign:
         return metric_names(self.spec.objectives, self.spec.constraints)
 
     def best(self) -> Trial | None:
-        """The feasible trial with the best measured value of the one objective.
-
-        Raises:
-            InputError: The campaign has several objectives; see `pareto_front`.
-        """
-        if len(self.spec.objectives) != 1:
-            raise InputError(
-                f"campaign {self.spec.name!r} has {len(self.spec.objectives)} objectives, hence no "
-                "single best trial; use pareto_front()"
-            )
-        (objective,) = self.spec.objectives
-        candidates = self._feasible()
-        return max(candidates, key=lambda t: objective.sign * t.value(objective.name), default=None)
+        """See `results.best`."""
+        return results.best(self.spec, self.trials)
 
     def pareto_front(self) -> list[Trial]:
-        """The feasible trials that no other feasible trial dominates, by the first objective.
+        """See `results.pareto_front`."""
+        return results.pareto_front(self.spec, self.trials)
 
-        With one objective, the best trial alone.
-        """
-        trials = self._feasible()
-        signed = [tuple(o.sign * t.value(o.name) for o in self.spec.objectives) for t in trials]
-        front = [
-            t
-            for t, v in zip(trials, signed, strict=True)
-            if not any(_dominates(w, v) for w in signed)
-        ]
-        return sorted(front, key=lambda t: t.value(self.spec.objectives[0].name))
+    def reference_point(
+        self, reference: Mapping[str, float] | None = None
+    ) -> results.ReferencePoint | None:
+        """See `results.reference_point`."""
+        return results.reference_point(self.spec, self.trials, reference)
 
     def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
-        """Hypervolume of the Pareto front, in the product of the objectives' units.
-
-        Args:
-            reference: Reference point by objective; where missing, the objective's own.
-
-        Raises:
-            InputError: An objective has no reference value.
-        """
-        import torch
-        from botorch.utils.multi_objective.box_decompositions.dominated import (
-            DominatedPartitioning,
-        )
-
-        point = []
-        for o in self.spec.objectives:
-            value = (reference or {}).get(o.name, o.reference)
-            if value is None:
-                raise InputError(
-                    f"the hypervolume needs a reference value for objective {o.name!r}: set "
-                    "'reference' in the campaign file"
-                )
-            point.append(o.sign * value)
-        front = [
-            [o.sign * t.value(o.name) for o in self.spec.objectives] for t in self.pareto_front()
-        ]
-        inside = [v for v in front if all(a > b for a, b in zip(v, point, strict=True))]
-        if not inside:
-            return 0.0
-        return float(
-            DominatedPartitioning(
-                ref_point=torch.tensor(point, dtype=torch.float64),
-                Y=torch.tensor(inside, dtype=torch.float64),
-            ).compute_hypervolume()
-        )
-
-    def _feasible(self) -> list[Trial]:
-        return [
-            t
-            for t in completed(self.trials)
-            if feasible({m: t.value(m) for m in self.metrics}, self.spec.constraints)
-        ]
+        """See `results.hypervolume`."""
+        return results.hypervolume(self.spec, self.trials, reference)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a trial: parameters, metrics, standard errors, status, seconds."""
-        import pandas as pd
-
-        rows: list[dict[str, Any]] = []
-        for t in self.trials:
-            row: dict[str, Any] = {"trial": t.index, "status": t.status, "origin": t.origin}
-            row |= t.parameters
-            for metric, m in t.measurements.items():
-                row[metric] = m.mean
-                if m.sem is not None:
-                    row[f"{metric} (sem)"] = m.sem
-            row |= {f"seconds {k}": v for k, v in t.seconds.items()}
-            row["reason"] = t.reason
-            rows.append(row)
-        return pd.DataFrame(rows)
+        """See `results.to_dataframe`."""
+        return results.to_dataframe(self.trials)
 
     # ---- ask and tell ----------------------------------------------------------------------------
     def _require_writer(self) -> None:
@@ -416,8 +350,3 @@ class Campaign:
             on_event=on_event,
             resolve_problem=resolve_problem,
         )
-
-
-def _dominates(a: Iterable[float], b: Iterable[float]) -> bool:
-    pairs = list(zip(a, b, strict=True))
-    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)

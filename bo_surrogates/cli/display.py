@@ -72,13 +72,16 @@ def status_json(campaign: Campaign) -> dict[str, Any]:
 
 
 def best_json(campaign: Campaign) -> dict[str, Any]:
-    """The best trial, or the Pareto front with its hypervolume (null without references)."""
+    """The best trial, or the Pareto front with its hypervolume and reference point."""
     if len(campaign.spec.objectives) == 1:
         trial = campaign.best()
         return {"best": None if trial is None else trial_json(trial)}
+    reference = campaign.reference_point()
     return {
         "pareto_front": [trial_json(t) for t in campaign.pareto_front()],
-        "hypervolume": _hypervolume(campaign),
+        "hypervolume": campaign.hypervolume(),
+        "reference": None if reference is None else dict(reference.values),
+        "reference_inferred": [] if reference is None else list(reference.inferred),
     }
 
 
@@ -89,12 +92,6 @@ def _counts(trials: Sequence[Trial]) -> dict[str, int]:
 def _seconds(trials: Sequence[Trial]) -> dict[str, float]:
     kinds = ("fit", "acquisition", "evaluation")
     return {kind: sum(t.seconds.get(kind, 0.0) for t in trials) for kind in kinds}
-
-
-def _hypervolume(campaign: Campaign) -> float | None:
-    if any(o.reference is None for o in campaign.spec.objectives):
-        return None
-    return campaign.hypervolume()
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -150,10 +147,9 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
         return
     console.print(Text(_front_size(len(front)), "bold"))
     console.print(_trials_table(campaign, front, console))
-    volume = _hypervolume(campaign)
-    if volume is not None:
-        reference = ", ".join(f"{o.name} = {o.reference:g}" for o in campaign.spec.objectives)
-        console.print(f"hypervolume: {volume:.6g} (reference {reference})")
+    console.print(
+        f"hypervolume: {campaign.hypervolume():.6g} (reference {campaign.reference_point()})"
+    )
 
 
 def print_trials(campaign: Campaign, trials: Sequence[Trial]) -> None:

@@ -455,6 +455,18 @@ def test_best_of_two_objectives_is_the_pareto_front_with_its_hypervolume(lab):
     assert f"Pareto front: {len(front)} trials" in shown
 
 
+def test_best_infers_a_missing_reference_and_says_so(lab):
+    file = lab(TWO.replace("reference = 2.0\n", ""))
+    assert cli("run", file).exit_code == 0
+    best = json.loads(cli("best", file, "--json").stdout)
+    losses = [t["metrics"]["loss"]["mean"] for t in best["pareto_front"]]
+    assert best["reference_inferred"] == ["loss"]
+    assert best["reference"]["gain"] == -1.0
+    worst = max(losses) + 0.1 * (max(losses) - min(losses))
+    assert best["reference"]["loss"] == pytest.approx(worst, rel=1e-6)
+    assert "(inferred)" in cli("best", file).stdout
+
+
 @pytest.mark.parametrize(("width", "columns"), [(40, False), (200, True)])
 def test_a_table_too_wide_for_the_terminal_keeps_every_name_and_value(
     lab, monkeypatch, width, columns
@@ -477,6 +489,8 @@ def test_before_any_result_best_says_so(lab):
     assert json.loads(cli("best", file, "--json").stdout) == {
         "pareto_front": [],
         "hypervolume": 0.0,
+        "reference": {"loss": 2.0, "gain": -1.0},
+        "reference_inferred": [],
     }
     assert "no completed trial" in cli("best", file).stdout
 
