@@ -2,77 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from bo_surrogates.errors import RunError
-from bo_surrogates.space import Space
+from bo_surrogates.errors import RunError, SpaceExhausted
+from bo_surrogates.polytope import polytope_points
+from bo_surrogates.space import Space, Value
 
-MAX_DRAWS = 200_000  # Sobol points looked at before a constrained space is given up
+MAX_DRAWS = 200_000  # random points looked at before a constrained space is given up
+FIRST_DRAWS = 1024  # ... by whose share of valid ones the way of sampling is chosen
+RARE = 0.02  # a share below which points are drawn from the constraints' polytope instead
+ENUMERATE_UP_TO = 10_000  # points of a discrete space that are simply all listed
 
 
-def sobol_design(space: Space, n: int, seed: int, avoid: Iterable[Tensor] = ()) -> Tensor:
+def sobol_design(
+    space: Space,
+    n: int,
+    seed: int,
+    avoid: Iterable[Tensor] = (),
+    fixed: Mapping[str, Value] | None = None,
+) -> Tensor:
     """The first n points of a scrambled Sobol sequence that are new and satisfy the constraints.
 
     Points are uniform in model coordinates (hence logarithmic where a parameter is), and each
-    level of a discrete parameter is equally likely. The design of n points begins with that of
-    fewer. Points beyond the engine's 21,201 dimensions are refused by torch.
+    level of a discrete parameter is equally likely. Where constraints leave less than a fiftieth
+    of the box, points are drawn from their polytope by hit and run instead. The last points of a
+    small finite space come in random order. The design of n points begins with that of fewer.
+    Points beyond the engine's 21,201 dimensions are refused by torch.
 
     Args:
         space: Where.
         n: Number of points, >= 0.
         seed: Of the scrambling.
         avoid: Points of shape `d` in problem coordinates that are not drawn again.
+        fixed: Valid values at which parameters are held; see `Space.check_fixed`.
 
     Returns:
-        `n x d` points in problem coordinates, float64.
+        `n x d` points in problem coordinates, float64; fewer where a finite space holds fewer that
+        are new.
 
     Raises:
-        RunError: The space has too few (further) points, or none that satisfies the constraints
-            was found.
+        SpaceExhausted: n is positive and all points have been tried.
+        RunError: No point that satisfies the constraints was found.
     """
-    engine = SobolEngine(space.dim, scramble=True, seed=seed)
     seen = {tuple(x.tolist()) for x in avoid}
     found: list[Tensor] = []
-    drawn = 0
-    while len(found) < n:
-        if space.size is not None and len(seen) >= space.size:
-            raise RunError(
-                f"no new point is left to try: all {space.size} points of the space have been "
-                "proposed"
-            )
-        if drawn >= MAX_DRAWS:
-            raise RunError(
-                f"{len(found)} of {n} new points satisfying the parameter constraints were found "
-                f"among {drawn} random ones; loosen the constraints, or add points of your own"
-            )
-        unit = engine.draw(64, dtype=torch.float64)
-        drawn += 64
-        for point in from_unit(space, unit):
-            values = space.decode(point)
-            x = space.encode(values)  # as it will be read back: rounded, with valid levels
-            key = tuple(x.tolist())
-            if key in seen or len(found) == n:
-                continue
-            if all(c.slack(values) >= 0 for c in space.constraints):
-                seen.add(key)
-                found.append(x)
+    missed = 0
+    for x in _sequence(space, seed, dict(fixed or {})):
+        if len(found) == n or missed == MAX_DRAWS:
+            break
+        if x is not None and (key := tuple(x.tolist())) not in seen:
+            seen.add(key)
+            found.append(x)
+            missed = 0
+        else:
+            missed += 1
+    if n and not found:
+        raise exhausted(space, fixed or {})
     return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
 
 
-def from_unit(space: Space, unit: Tensor) -> Tensor:
-    """Points of the unit cube `n x d` to problem coordinates.
+def exhausted(space: Space, fixed: Mapping[str, Value]) -> RunError:
+    """What to raise when no new point is found."""
+    where = " with " + ", ".join(f"{n} = {v!r}" for n, v in fixed.items()) if fixed else ""
+    count = space.count(fixed)
+    if count == 0 or next(space.branches(fixed), None) is None:
+        return RunError(space.nowhere(fixed))
+    if count is None:
+        return RunError(
+            f"no new point{where} that satisfies the parameter constraints was found among "
+            f"{MAX_DRAWS} random ones; loosen the constraints, or add points of your own"
+        )
+    return SpaceExhausted(
+        f"no new point is left to try: all {count} points of the space{where} have been tried or "
+        "are being tried"
+    )
 
-    Each parameter depends on its own column only: uniform in model coordinates, each level of a
-    discrete parameter equally likely (those of a logarithmic integer nearest to the point).
+
+def _sequence(space: Space, seed: int, fixed: Mapping[str, Value]) -> Iterator[Tensor | None]:
+    """The points of a space in an order that the seed decides; None for a draw that is no point.
+
+    Ends where every point of a small finite space has come; else goes on for ever.
     """
+    points = space.points(ENUMERATE_UP_TO, fixed)
+    if points is not None:
+        # Sobol points first, which spread better; what they miss afterwards.
+        yield from itertools.islice(_draws(space, seed, fixed), 2 * len(points))
+        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+        yield from points[order]
+        return
+    rare = None
+    if space.constraints or fixed:
+        X = next(_boxes(space, seed, fixed, FIRST_DRAWS))
+        if _inside(space, X, fixed).sum() < RARE * FIRST_DRAWS:
+            rare = polytope_points(space, seed, fixed)
+    yield from _draws(space, seed, fixed) if rare is None else rare
+
+
+def _draws(space: Space, seed: int, fixed: Mapping[str, Value]) -> Iterator[Tensor | None]:
+    """A scrambled Sobol sequence over the box; None where a point violates a constraint."""
+    for X in _boxes(space, seed, fixed, 64):
+        for x, inside in zip(X, _inside(space, X, fixed).tolist(), strict=True):
+            # As it will be read back: 12 digits, and inactive parameters imputed.
+            yield space.encode(space.decode(x)) if inside else None
+
+
+def _boxes(space: Space, seed: int, fixed: Mapping[str, Value], n: int) -> Iterator[Tensor]:
+    """A Sobol sequence over the box in problem coordinates, n points at a time."""
+    engine = SobolEngine(space.dim, scramble=True, seed=seed)
+    while True:
+        X = from_unit(space, engine.draw(n, dtype=torch.float64))
+        for i, parameter in enumerate(space.varied):
+            if parameter.name in fixed:
+                X[:, i] = parameter.encode(fixed[parameter.name])
+        yield X
+
+
+def _inside(space: Space, X: Tensor, fixed: Mapping[str, Value]) -> Tensor:
+    """Which points satisfy the constraints and have the fixed parameters active."""
+    active = space.active(X)
+    inside = space.satisfied(X)
+    for name in fixed:
+        inside = inside & active[name]
+    return inside
+
+
+def from_unit(space: Space, unit: Tensor) -> Tensor:
+    """Points of the unit cube `n x d` to problem coordinates, each level equally likely."""
     low, high = space.model_bounds
-    X = space.from_model(low + unit * (high - low))
+    X = space.nearest(low + unit * (high - low))
     for i in [*space.discrete_inds, *space.categorical_inds]:
-        if not getattr(space.parameters[i], "log", False):
-            lower, upper = space.parameters[i].bounds
+        if not getattr(space.varied[i], "log", False):
+            lower, upper = space.varied[i].bounds
             X[:, i] = (lower + unit[:, i] * (upper - lower + 1)).floor().clamp(lower, upper)
     return X

@@ -23,6 +23,10 @@ class RunError(BoSurrogatesError, RuntimeError):
     """Correct input, but the work could not be done: a failed fit, a lost database, a lock."""
 
 
+class SpaceExhausted(RunError):  # noqa: N818 - an end that a campaign may come to, not a mishap
+    """Every point of a finite search space has been proposed."""
+
+
 class FitError(RunError):
     """A surrogate could not be fitted to its data."""
 

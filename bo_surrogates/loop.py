@@ -27,7 +27,7 @@ from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.config import Config
 from bo_surrogates.design import sobol_design
-from bo_surrogates.errors import InputError
+from bo_surrogates.errors import InputError, SpaceExhausted
 from bo_surrogates.objective import Direction, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Float, Int, Parameter, Space
@@ -65,7 +65,7 @@ def fit(
 
     Args:
         space: Says what the coordinates mean.
-        train_X: `n x d` problem coordinates.
+        train_X: `n x d` problem coordinates, inactive parameters at their imputed values.
         train_Y: `n x m` outcomes in their units.
         train_Yvar: `n x m` variances, if known.
         surrogate: A registered name.
@@ -109,6 +109,7 @@ def propose(
     acquisition: AcquisitionConfig | None = None,
     q: int = 1,
     X_pending: Tensor | None = None,
+    fixed: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> Proposal:
     """Fit a surrogate and propose the next batch.
@@ -126,12 +127,16 @@ def propose(
         acquisition: Which acquisition function, and its optimizer's budget.
         q: Points in the batch, >= 1.
         X_pending: `p x d` points whose outcomes are awaited.
+        fixed: Values at which parameters are held for this batch.
         seed: Decides everything random.
 
+    Returns:
+        The batch; fewer than q points where a finite space holds fewer untried ones.
+
     Raises:
-        InputError: Shapes or names that do not fit.
+        InputError: Shapes, names or fixed values that do not fit.
         FitError: The surrogate could not be fitted.
-        RunError: Every point of a finite space has been tried.
+        SpaceExhausted: Every point of a finite space has been tried.
     """
     acquisition = acquisition or AcquisitionConfig()
     names = metric_names(objectives, constraints)
@@ -142,6 +147,9 @@ def propose(
         )
     if q < 1:
         raise InputError(f"q must be at least 1, got {q}")
+    held = space.check_fixed(fixed)
+    # What stood at an inactive parameter makes no difference.
+    train_X = space.impute(train_X)
     start = time.perf_counter()
     model = fit(
         space, train_X, train_Y, train_Yvar,
@@ -149,6 +157,7 @@ def propose(
     )  # fmt: skip
     fitted = time.perf_counter()
     Z = space.to_model(train_X)
+    X_pending = None if X_pending is None else space.impute(X_pending)
     Z_pending = None if X_pending is None else space.to_model(X_pending)
     mean, stdv = _scales(model)
     weights = torch.zeros(len(objectives), len(names)).to(train_Y)
@@ -168,10 +177,10 @@ def propose(
             reference=reference,
             X_pending=Z_pending,
         )
-        avoid = Z if Z_pending is None else torch.cat([Z, Z_pending])
-        candidates, value = maximize(function, space, q, acquisition, avoid)
+        avoid = train_X if X_pending is None else torch.cat([train_X, X_pending])
+        X, value = maximize(function, space, q, acquisition, avoid, held)
     seconds = {"fit": fitted - start, "acquisition": time.perf_counter() - fitted}
-    return Proposal(space.from_model(candidates.detach()), value.detach(), model, seconds)
+    return Proposal(X, value, model, seconds)
 
 
 def _standardized(model: Model) -> Model:
@@ -319,7 +328,7 @@ def run(
     start: Run | None = None,
     on_iteration: Callable[[Iteration], None] | None = None,
 ) -> Run:
-    """Optimize a problem.
+    """Optimize a problem, until the iterations are done or a finite space is exhausted.
 
     Args:
         problem: BoTorch's, or one of the registry's.
@@ -346,11 +355,14 @@ def run(
             X, seconds = sobol_design(space, n, derive_seed(seed, "sobol")), {}
         else:
             so_far = Run(objectives, tuple(done))
-            proposal = propose(
-                space, so_far.X, so_far.Y, objectives=objectives, constraints=described.constraints,
-                surrogate=surrogate, config=config, acquisition=acquisition, q=q,
-                seed=derive_seed(seed, number),
-            )  # fmt: skip
+            try:
+                proposal = propose(
+                    space, so_far.X, so_far.Y, objectives=objectives,
+                    constraints=described.constraints, surrogate=surrogate, config=config,
+                    acquisition=acquisition, q=q, seed=derive_seed(seed, number),
+                )  # fmt: skip
+            except SpaceExhausted:
+                break  # every point has been measured: there is nothing left to do
             X, seconds = proposal.X, dict(proposal.seconds)
         begin = time.perf_counter()
         Y = described.observe(X, derive_seed(seed, "noise", number))

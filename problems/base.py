@@ -94,7 +94,7 @@ class Problem(BaseTestProblem):
         self.dim = space.dim
         self.num_objectives = len(self.objectives)
         self.num_constraints = len(self.constraints)
-        self._bounds = [p.bounds for p in space.parameters]
+        self._bounds = [p.bounds for p in space.varied]
         self.continuous_inds = space.continuous_inds
         self.discrete_inds = space.discrete_inds
         self.categorical_inds = space.categorical_inds

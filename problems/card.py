@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bo_surrogates.space import Choice, Float, Int, Ordered, Parameter
+from bo_surrogates.space import Choice, Fixed, Float, Int, Ordered, Parameter
 from problems.base import Problem
 from problems.registry import ProblemEntry
 
@@ -51,4 +51,6 @@ def _parameter(parameter: Parameter) -> str:
         case Ordered() | Choice():
             values = ", ".join(str(v) for v in parameter.values)
             return f"{parameter.name}: {parameter.kind} of {values}"
+        case Fixed():
+            return f"{parameter.name}: fixed at {parameter.value}"
     return f"{parameter.name}: {parameter.kind}"

@@ -1,61 +1,27 @@
-"""Maximizing an acquisition function over a space, in model coordinates.
+"""Maximizing an acquisition function over a space.
 
-BoTorch's optimizers, chosen by the kinds of parameter as Ax chooses them: gradients for
-continuous spaces, enumeration or local search on a lattice for discrete ones, alternating local
-search and gradients for mixed ones.
+A small finite space is listed; in any other, the function is climbed in the branches where it was
+found highest (`climb.py`). No point is proposed that has been tried while one that has not is left.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from botorch.acquisition import AcquisitionFunction
-from botorch.optim import (
-    optimize_acqf,
-    optimize_acqf_discrete,
-    optimize_acqf_discrete_local_search,
-    optimize_acqf_mixed_alternating,
-)
+from botorch.optim.initializers import initialize_q_batch
 from torch import Tensor
 
+from bo_surrogates.acquisition.climb import climb
 from bo_surrogates.acquisition.config import AcquisitionConfig
-from bo_surrogates.errors import RunError
-from bo_surrogates.space import Space
+from bo_surrogates.design import ENUMERATE_UP_TO, exhausted, sobol_design
+from bo_surrogates.space import Branch, Space, Value
 
-ENUMERATE_UP_TO = 10_000  # points of a discrete space that are simply all evaluated
-
-
-def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, Any]:
-    """The budget of one of BoTorch's optimizers, by the optimizer's name.
-
-    Campaigns (whose optimizer Ax chooses) and `maximize` both take it from here.
-    """
-    budget: dict[str, Any] = {
-        "num_restarts": config.num_restarts,
-        "raw_samples": config.raw_samples,
-    }
-    match optimizer:
-        case "optimize_acqf" | "optimize_acqf_mixed":
-            # A line search that ends in rounding errors has converged as far as it can; BoTorch
-            # would take it for a failure, warn, and begin again.
-            return budget | {
-                "options": {"maxiter": config.maxiter, **_BATCHES},
-                "retry_on_optimization_warning": False,
-            }
-        case "optimize_acqf_mixed_alternating":
-            # Each alternation is one discrete local search and one run of L-BFGS-B. BoTorch allows
-            # 64, which take seconds an ask.
-            return budget | {"options": {"maxiter_alternating": ALTERNATIONS, **_BATCHES}}
-        case "optimize_acqf_discrete_local_search":
-            return budget
-        case _:
-            return {}
-
-
-ALTERNATIONS = 4
-_BATCHES = {"init_batch_limit": 512, "batch_limit": 16}
+BRANCHES = 4  # in which an acquisition function is climbed, of those where it was found highest
+LISTED = 64  # branches that are listed; where there are more, parents are held instead
+CHUNK = 1024  # points evaluated at a time
 
 
 def maximize(
@@ -64,6 +30,7 @@ def maximize(
     q: int,
     config: AcquisitionConfig,
     X_avoid: Tensor,
+    fixed: Mapping[str, Value] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find q points one after the other, each given the ones before.
 
@@ -72,78 +39,114 @@ def maximize(
         space: Where.
         q: Number of points.
         config: The optimizer's budget.
-        X_avoid: `n x d` points in model coordinates that are not proposed again where the space
-            is discrete.
+        X_avoid: `n x d` points in problem coordinates, those tried and those pending. Of their
+            device and type are the points that the acquisition function sees.
+        fixed: Valid values at which parameters are held; see `Space.check_fixed`.
 
     Returns:
-        `q x d` points in model coordinates, and their acquisition values.
+        `q x d` points in problem coordinates, as they read back, and the acquisition value of each
+        given the ones before. Fewer where a finite space holds fewer untried points.
 
     Raises:
-        RunError: Every point of a finite space has been tried.
+        SpaceExhausted: Every point of a finite space has been tried.
     """
-    bounds = space.model_bounds.to(X_avoid)
-    levels = dict(space.discrete_levels)
-    categories = {i: [float(c) for c in range(k)] for i, k in space.categories.items()}
-    constraints = _constraints(space, X_avoid)
-    if not levels and not categories:
-        candidates, value = optimize_acqf(
-            acquisition,
-            bounds=bounds,
-            q=q,
-            inequality_constraints=constraints,
-            sequential=True,
-            **optimizer_options("optimize_acqf", config),
-        )
-        return _valued(candidates, value)
-    if space.size is not None:
-        grid = {**levels, **categories}
-        choices = [torch.tensor(grid[i]).to(X_avoid) for i in range(space.dim)]
-        if space.size <= ENUMERATE_UP_TO:
-            points = torch.tensor(list(itertools.product(*(c.tolist() for c in choices))))
-            points = points.to(X_avoid)
-            left = (points.unsqueeze(1) != X_avoid).any(dim=-1).all(dim=1)
-            if constraints:
-                for index, weights, lower in constraints:
-                    left &= points[:, index] @ weights >= lower - 1e-8
-            if left.sum() < q:
-                raise RunError(
-                    f"only {int(left.sum())} untried points are left of {space.size}, {q} asked for"
-                )
-            return optimize_acqf_discrete(acquisition, q=q, choices=points[left])
-        return optimize_acqf_discrete_local_search(
-            acquisition,
-            discrete_choices=choices,
-            q=q,
-            X_avoid=X_avoid,
-            inequality_constraints=constraints,
-            **optimizer_options("optimize_acqf_discrete_local_search", config),
-        )
-    candidates, value = optimize_acqf_mixed_alternating(
-        acquisition,
-        bounds=bounds,
-        discrete_dims=levels,
-        cat_dims=categories,
-        q=q,
-        inequality_constraints=constraints,
-        **optimizer_options("optimize_acqf_mixed_alternating", config),
-    )
-    return _valued(candidates, value)
+    fixed = dict(fixed or {})
+    tried = {tuple(x) for x in X_avoid.tolist()}
+    listed = space.points(ENUMERATE_UP_TO, fixed)
+    pending = getattr(acquisition, "X_pending", None)
+    found: list[Tensor] = []
+    values: list[Tensor] = []
+    for number in range(q):
+        if number:
+            # Some acquisition functions draw anew when told: only those that go on are.
+            Z = space.to_model(torch.stack(found)).to(X_avoid)
+            acquisition.set_X_pending(Z if pending is None else torch.cat([pending, Z]))
+        if listed is None:
+            X = _candidates(acquisition, space, config, X_avoid, tried, fixed)
+        else:
+            X = torch.stack([x for x in listed if tuple(x.tolist()) not in tried] or [listed[:0]])
+        if not X.numel():
+            break
+        value = _values(acquisition, space, X, X_avoid)
+        best = int(value.argmax())
+        found.append(X[best])
+        values.append(value[best])
+        tried.add(tuple(X[best].tolist()))
+    if q > 1:
+        acquisition.set_X_pending(pending)
+    if not found:
+        raise exhausted(space, fixed)
+    return torch.stack(found).to(X_avoid), torch.stack(values)
 
 
-def _valued(candidates: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
-    if value is None:
-        raise RunError("the optimizer returned no acquisition value")
-    return candidates, value
+def _values(acquisition: AcquisitionFunction, space: Space, X: Tensor, like: Tensor) -> Tensor:
+    """The acquisition value of each of `n x d` points in problem coordinates."""
+    Z = space.to_model(X).to(like).unsqueeze(1)
+    with torch.no_grad():
+        return torch.cat([acquisition(part) for part in Z.split(CHUNK)])
 
 
-def _constraints(space: Space, like: Tensor) -> list[tuple[Tensor, Tensor, float]] | None:
-    """The space's constraints as BoTorch writes them: sum of weights * x[index] >= lower."""
-    rows = []
-    for constraint in space.constraints:
-        index = [space.names.index(name) for name in constraint.coefficients]
-        weights = [-c for c in constraint.coefficients.values()]
-        rows.append(
-            (torch.tensor(index, device=like.device), torch.tensor(weights).to(like),
-             -constraint.upper)
-        )  # fmt: skip
-    return rows or None
+def _candidates(
+    acquisition: AcquisitionFunction,
+    space: Space,
+    config: AcquisitionConfig,
+    like: Tensor,
+    tried: set[tuple[float, ...]],
+    fixed: Mapping[str, Value],
+) -> Tensor:
+    """Good untried points, `k x d` problem coordinates, k >= 1."""
+    seed = int(torch.randint(2**31, ()))
+    found = []
+    Z_avoid = space.to_model(torch.tensor([*tried], dtype=torch.float64)).to(like)
+    for branch, starts in _promising(acquisition, space, config, like, fixed, seed):
+        for z in climb(acquisition, space, branch, config, starts, Z_avoid):
+            x = space.from_model(z.to("cpu", torch.float64))
+            settled = branch.settle(space.encode(space.decode(x)).tolist())
+            if settled is not None and tuple(settled) not in tried:
+                found.append(torch.tensor(settled, dtype=torch.float64))
+    if found:
+        return torch.stack(found)
+    # Every climb ended where something has been tried: the best of random points, then.
+    avoid = [torch.tensor(x, dtype=torch.float64) for x in tried]
+    return sobol_design(space, config.raw_samples, seed, avoid, fixed)
+
+
+def _promising(
+    acquisition: AcquisitionFunction,
+    space: Space,
+    config: AcquisitionConfig,
+    like: Tensor,
+    fixed: Mapping[str, Value],
+    seed: int,
+) -> list[tuple[Branch, Tensor | None]]:
+    """The branches to climb in, each with points to start from (None: the optimizer's own)."""
+    branches = list(itertools.islice(space.branches(fixed), LISTED + 1))
+    if len(branches) == 1 and not branches[0].rows:
+        return [(branches[0], None)]
+    X = sobol_design(space, config.raw_samples, seed, fixed=fixed)
+    value = _values(acquisition, space, X, like)
+    chosen: dict[Branch, list[int]] = {}
+    for k in value.argsort(descending=True).tolist():
+        x = X[k].tolist()
+        branch = _branch_at(space, x, branches, fixed)
+        if branch in chosen or len(chosen) < BRANCHES:
+            chosen.setdefault(branch, []).append(k)
+    found: list[tuple[Branch, Tensor | None]] = []
+    for branch, rows in chosen.items():
+        Z = space.to_model(X[rows]).to(like).unsqueeze(1)
+        if len(rows) > config.num_restarts:
+            Z, _ = initialize_q_batch(Z, value[rows], config.num_restarts)
+        found.append((branch, Z.squeeze(1)))
+    return found
+
+
+def _branch_at(
+    space: Space, x: Sequence[float], branches: list[Branch], fixed: Mapping[str, Value]
+) -> Branch:
+    """The branch that a point is in."""
+    if len(branches) <= LISTED:
+        return next(b for b in branches if x in b)
+    values = space.decode(torch.tensor(x, dtype=torch.float64))
+    parents = {parent for p in space.parameters for parent in p.when}
+    held = {n: v for n, v in values.items() if n in parents}
+    return next(space.branches({**fixed, **held}))

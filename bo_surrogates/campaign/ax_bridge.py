@@ -3,14 +3,15 @@
 The journal is the truth; an `AxBridge` is an Ax experiment in memory that follows it: `sync`
 brings it up to date, `ask` proposes. Parameters and metrics go by safe names inside (x0, y0, ...),
 so that a user may call a parameter "temperature (C)" or a metric "E", which Ax's expression
-parser would refuse or take for Euler's number.
+parser would refuse or take for Euler's number. Ax knows the varied parameters only, as one flat
+box: fixed and inactive parameters, constraints and what has been tried are the space's business,
+and the acquisition function is maximized by `acquisition.optimize.maximize`, as in `loop.py`.
 
 Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaign/test_ax_bridge):
 `Client.set_generation_strategy`, `._generation_strategy` and `._experiment`, `fit_botorch_model`,
 `GeneratorRegistryBase`, `GenerationNode._fitted_adapter`, `BoTorchGenerator.cross_validate`,
 `StandardizeY.__init__`, `Acquisition._construct_botorch_acquisition`,
-`._update_objective_thresholds` and `.optimize` with the attributes they read,
-`determine_optimizer`, `mk_discrete_choices`.
+`._update_objective_thresholds` and `.optimize` with the attributes they read.
 """
 
 from __future__ import annotations
@@ -34,16 +35,13 @@ from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 from ax.core.generator_run import GeneratorRun
 from ax.core.observation import ObservationFeatures
-from ax.exceptions.core import SearchSpaceExhausted
-from ax.exceptions.generation_strategy import GenerationStrategyRepeatedPoints
 from ax.generation_strategy.generation_node import GenerationNode
 from ax.generation_strategy.generation_strategy import GenerationStrategy
 from ax.generation_strategy.generator_spec import GeneratorSpec
-from ax.generators.torch.botorch_modular.acquisition import Acquisition, determine_optimizer
+from ax.generators.torch.botorch_modular.acquisition import Acquisition
 from ax.generators.torch.botorch_modular.generator import BoTorchGenerator
 from ax.generators.torch.botorch_modular.surrogate import SurrogateSpec
 from ax.generators.torch.botorch_modular.utils import ModelConfig, fit_botorch_model
-from ax.generators.utils import mk_discrete_choices
 from ax.utils.common.logger import set_stderr_log_level
 
 set_stderr_log_level(logging.ERROR)  # Ax reports every trial; so does the campaign
@@ -55,14 +53,14 @@ from botorch.utils.constraints import get_outcome_constraint_transforms
 from torch import Tensor
 
 from bo_surrogates.acquisition.defaults import infer_reference, make_acquisition
-from bo_surrogates.acquisition.optimize import optimizer_options
+from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.design import sobol_design
-from bo_surrogates.errors import FitWarning, RunError
+from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
-from bo_surrogates.space import Choice, Float, Int, Ordered, Parameter, Value, Values
+from bo_surrogates.space import Choice, Float, Int, Ordered, Space, Value, Values, Varied
 from bo_surrogates.surrogates import SURROGATES, Surrogate
 from bo_surrogates.surrogates.base import fit, smallest_meaningful_stdv
 
@@ -140,17 +138,66 @@ class RegistryAcquisition(Acquisition):
     def optimize(
         self, n: int, search_space_digest: Any, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ax chooses the optimizer by the kinds of parameter; its budget is ours."""
-        optimizer = determine_optimizer(
-            search_space_digest=search_space_digest,
-            acqf=self.acqf,
-            discrete_choices=mk_discrete_choices(
-                ssd=search_space_digest, fixed_features=kwargs.get("fixed_features")
-            ),
+        """Maximize as `loop.py` does, in our model coordinates."""
+        options = self.botorch_acqf_classes_with_options[0][1]
+        search: Search = options["search"]
+        function = InModelCoordinates(self.acqf, search.space)
+        like = self._observed()
+        X, values = maximize(
+            function, search.space, n, options["config"], search.X_avoid.to(like), search.fixed
         )
-        config = self.botorch_acqf_classes_with_options[0][1]["config"]
-        kwargs["optimizer_options"] = optimizer_options(optimizer, config)
-        return super().optimize(n, search_space_digest, *args, **kwargs)
+        Z = search.space.to_model(X).to(like)
+        return to_ax_columns(search.space, Z), values, torch.ones(len(X)).to(like)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a point is sought.
+
+    Attributes:
+        space: The campaign's.
+        X_avoid: `n x d` points in problem coordinates that have been tried or are pending.
+        fixed: Values at which parameters are held.
+    """
+
+    space: Space
+    X_avoid: Tensor
+    fixed: Mapping[str, Value]
+
+
+class InModelCoordinates(AcquisitionFunction):
+    """An acquisition function of Ax's columns as one of our model coordinates."""
+
+    def __init__(self, acqf: AcquisitionFunction, space: Space) -> None:
+        torch.nn.Module.__init__(self)
+        self.acqf = acqf
+        self.space = space
+        # In model coordinates, beside those that Ax knows.
+        self.X_pending: Tensor | None = None  # type: ignore[assignment]
+        self._ax_pending = getattr(acqf, "X_pending", None)
+
+    def set_X_pending(self, X_pending: Tensor | None = None) -> None:
+        """See BoTorch's `AcquisitionFunction.set_X_pending`."""
+        self.X_pending = X_pending
+        known = [] if self._ax_pending is None else [self._ax_pending]
+        ours = [] if X_pending is None else [to_ax_columns(self.space, X_pending)]
+        self.acqf.set_X_pending(torch.cat([*known, *ours]) if known or ours else None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """`b x q x d` model coordinates to `b` values."""
+        return self.acqf(to_ax_columns(self.space, X))
+
+
+def to_ax_columns(space: Space, Z: Tensor) -> Tensor:
+    """Model coordinates `... x d` as Ax has them: a choice of three or more one-hot, in place."""
+    columns = []
+    for i, p in enumerate(space.varied):
+        if isinstance(p, Choice) and p.cardinality > 2:
+            levels = torch.arange(p.cardinality).to(Z)
+            columns.append((Z[..., [i]].round() == levels).to(Z))
+        else:
+            columns.append(Z[..., [i]])
+    return torch.cat(columns, dim=-1)
 
 
 class RegistryGenerator(BoTorchGenerator):
@@ -225,7 +272,7 @@ class Suggestion:
 
     Attributes:
         parameters: Values by the user's names.
-        origin: "sobol" or the surrogate's name.
+        origin: "first", "sobol" or the surrogate's name.
         seconds: "fit" and "acquisition".
         diagnostics: The surrogate's figures and its prediction at the point.
     """
@@ -246,7 +293,7 @@ class AxBridge:
     def __init__(self, spec: CampaignSpec) -> None:
         self.spec = spec
         self.metrics = metric_names(spec.objectives, spec.constraints)
-        self._x = {p.name: f"x{i}" for i, p in enumerate(spec.space.parameters)}
+        self._x = [f"x{i}" for i in range(spec.space.dim)]
         self._y = {metric: f"y{i}" for i, metric in enumerate(self.metrics)}
         self._known_noise: dict[str, bool] = {}
         self._start()
@@ -258,11 +305,9 @@ class AxBridge:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.client.configure_experiment(
-                parameters=[self._parameter_config(p) for p in spec.space.parameters],
-                parameter_constraints=[
-                    " + ".join(f"{c!r}*{self._x[n]}" for n, c in constraint.coefficients.items())
-                    + f" <= {constraint.upper!r}"
-                    for constraint in spec.space.constraints
+                parameters=[
+                    _parameter_config(name, p)
+                    for name, p in zip(self._x, spec.space.varied, strict=True)
                 ],
                 name=spec.name,
             )
@@ -280,49 +325,21 @@ class AxBridge:
             )
 
     # ---- names and values ----------------------------------------------------------------------
-    def _parameter_config(self, p: Parameter) -> RangeParameterConfig | ChoiceParameterConfig:
-        name = self._x[p.name]
-        if isinstance(p, Float | Int):
-            return RangeParameterConfig(
-                name=name,
-                bounds=(p.low, p.high),
-                parameter_type="float" if isinstance(p, Float) else "int",
-                scaling="log" if p.log else "linear",
-            )
-        if isinstance(p, Ordered):  # equally spaced levels; of its values, Ax might take logarithms
-            return RangeParameterConfig(
-                name=name, bounds=(0, p.cardinality - 1), parameter_type="int"
-            )
-        if isinstance(p, Choice):
-            labels = [f"c{i}" for i in range(p.cardinality)]
-            return ChoiceParameterConfig(
-                name=name, values=labels, parameter_type="str", is_ordered=False
-            )
-        raise TypeError(f"no Ax parameter for {p!r}")
-
     def _to_ax(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """A point in Ax's terms: every varied parameter, the inactive ones imputed."""
         ax: dict[str, Any] = {}
-        for p in self.spec.space.parameters:
-            value: Any = values[p.name]
-            if isinstance(p, Ordered):
-                value = int(p.encode(value))
-            elif isinstance(p, Choice):
-                value = f"c{int(p.encode(value))}"
-            ax[self._x[p.name]] = value
+        space = self.spec.space
+        for name, p, x in zip(self._x, space.varied, space.encode(values).tolist(), strict=True):
+            if isinstance(p, Float):
+                ax[name] = x
+            else:
+                ax[name] = f"c{int(x)}" if isinstance(p, Choice) else int(x)
         return ax
 
     def _from_ax(self, ax: Mapping[str, Any]) -> Values:
-        values: Values = {}
-        for p in self.spec.space.parameters:
-            value = ax[self._x[p.name]]
-            if isinstance(p, Ordered):
-                value = p.values[int(value)]
-            elif isinstance(p, Choice):
-                value = p.values[int(str(value)[1:])]
-            elif isinstance(p, Float):
-                value = p.decode(value)
-            values[p.name] = p.validate(value)
-        return values
+        """The active parameters of a point."""
+        coordinates = [float(str(ax[name]).removeprefix("c")) for name in self._x]
+        return self.spec.space.decode(torch.tensor(coordinates, dtype=torch.float64))
 
     # ---- following the journal -------------------------------------------------------------------
     def sync(self, trials: Sequence[Trial]) -> None:
@@ -370,77 +387,108 @@ class AxBridge:
         return m.mean, max(m.sem, 1e-9 * abs(m.mean), 1e-150)
 
     # ---- asking ----------------------------------------------------------------------------------
-    def ask(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
+    def ask(
+        self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value] | None = None
+    ) -> list[Suggestion]:
         """Propose n points, given the journal.
 
-        The first `initial_design_size` successful trials are points of one Sobol design, the rest
-        come from the surrogate. What is random depends on the campaign's seed and the trial's
-        index only.
+        The campaign's first points come first. The first `initial_design_size` successful trials
+        that are left after them are points of one Sobol design, the rest come from the surrogate.
+        What is random depends on the campaign's seed and the trial's index only.
+
+        Args:
+            n: Number of points, >= 1.
+            trials: The journal.
+            fixed: Valid values at which parameters are held.
+
+        Returns:
+            n suggestions; fewer where a finite space holds fewer untried points.
 
         Raises:
-            RunError: Every point of a finite space has been tried.
+            SpaceExhausted: Every point of a finite space has been tried.
             FitError: The surrogate could not be fitted.
         """
         self.sync(trials)
         first = len(trials)
+        fixed = fixed or {}
+        suggestions = self._first_points(n, trials, fixed)
         completed = sum(t.status == "completed" for t in trials)
-        running = sum(t.status == "running" for t in trials)
+        running = sum(t.status == "running" for t in trials) + len(suggestions)
         initial = n if completed == 0 else self.spec.initial_design_size - completed - running
-        initial = min(max(initial, 0), n)
-        suggestions = self._explore(initial, trials)
-        if n > initial:
-            trials = [*trials, *_running(suggestions, first)]
-            self.sync(trials)
-            suggestions += self._exploit(n - initial, trials)
+        for part, count in ((self._explore, initial), (self._exploit, n)):
+            count = min(count, n - len(suggestions))
+            if count <= 0:
+                continue
+            known = [*trials, *_running(suggestions, first)]
+            try:
+                suggestions += part(count, known, fixed)
+            except SpaceExhausted:
+                if not suggestions:
+                    raise
         return suggestions
 
-    def _explore(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
+    def _first_points(
+        self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
+    ) -> list[Suggestion]:
+        """The campaign's first points that are not among the trials yet."""
+        tried = [t.parameters for t in trials]
+        left = [
+            p
+            for p in self.spec.first_points
+            if p not in tried and all(p.get(name) == value for name, value in fixed.items())
+        ]
+        return [Suggestion(dict(p), "first", {}, {}) for p in left[:n]]
+
+    def _tried(self, trials: Sequence[Trial]) -> Tensor:
+        """`n x d` points of the trials in problem coordinates."""
         space = self.spec.space
-        design = sobol_design(
-            space,
-            n,
-            derive_seed(self.spec.seed, "sobol"),
-            avoid=[space.encode(t.parameters) for t in trials],
-        )
+        found = [space.encode(t.parameters) for t in trials]
+        return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
+
+    def _explore(
+        self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
+    ) -> list[Suggestion]:
+        space = self.spec.space
+        seed = derive_seed(self.spec.seed, "sobol")
+        design = sobol_design(space, n, seed, self._tried(trials), fixed)
         return [Suggestion(space.decode(x), "sobol", {}, {}) for x in design]
 
-    def _exploit(self, n: int, trials: Sequence[Trial]) -> list[Suggestion]:
+    def _exploit(
+        self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
+    ) -> list[Suggestion]:
+        self.sync(trials)
         spec, first = self.spec, len(trials)
-        node = self._surrogate_node(first)
+        search = Search(spec.space, self._tried(trials), fixed)
+        node = self._surrogate_node(first, search)
         self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
-        try:
-            with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
-                warnings.simplefilter("ignore")  # libraries' notes to their developers
-                warnings.simplefilter("always", FitWarning)
-                # Not Client.get_next_trials: it would attach the points as Ax has them, while
-                # the journal (hence a rebuilt experiment) has them rounded.
-                runs = self.client._generation_strategy.gen(
-                    self.client._experiment, n=1, num_trials=n
-                )
-                suggestions = [self._suggestion(node, run) for (run,) in runs]
-        except (GenerationStrategyRepeatedPoints, SearchSpaceExhausted):
-            # The surrogate insists on points that were tried already; explore instead.
-            suggestions = []
-        if len(suggestions) < n:
-            known = [*trials, *_running(suggestions, first)]
-            suggestions += self._explore(n - len(suggestions), known)
-        return suggestions
+        with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
+            warnings.simplefilter("ignore")  # libraries' notes to their developers
+            warnings.simplefilter("always", FitWarning)
+            # Not Client.get_next_trials: it would attach the points as Ax has them, while
+            # the journal (hence a rebuilt experiment) has them rounded.
+            ((run,),) = self.client._generation_strategy.gen(
+                self.client._experiment, n=n, num_trials=1
+            )
+            return self._suggestions(node, run)
 
-    def _suggestion(self, node: GenerationNode, run: GeneratorRun) -> Suggestion:
-        (arm,) = run.arms
-        return Suggestion(
-            self._from_ax(arm.parameters),
-            self.spec.surrogate,
-            {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0},
-            self._diagnose(node, arm.parameters),
-        )
+    def _suggestions(self, node: GenerationNode, run: GeneratorRun) -> list[Suggestion]:
+        """The points of a batch; the time that it took stands at the first."""
+        seconds = {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0}
+        return [
+            Suggestion(
+                self._from_ax(arm.parameters),
+                self.spec.surrogate,
+                seconds if number == 0 else {},
+                self._diagnose(node, arm.parameters),
+            )
+            for number, arm in enumerate(run.arms)
+        ]
 
-    def _surrogate_node(self, first: int) -> GenerationNode:
+    def _surrogate_node(self, first: int, search: Search) -> GenerationNode:
         spec = self.spec
         entry = SURROGATES[spec.surrogate]
         return GenerationNode(
             name="surrogate",
-            should_deduplicate=True,
             generator_specs=[
                 GeneratorSpec(
                     RegistryGenerators.REGISTRY,
@@ -452,7 +500,7 @@ class AxBridge:
                                     model_options={
                                         "config": entry.configure(spec.surrogate_config),
                                         "seed": derive_seed(spec.seed, "fit", first),
-                                        "one_hot": one_hot_groups(spec.space.parameters),
+                                        "one_hot": one_hot_groups(spec.space.varied),
                                     },
                                     name=entry.name,
                                 )
@@ -463,6 +511,7 @@ class AxBridge:
                         "botorch_acqf_class": AcquisitionFunction,
                         "botorch_acqf_options": {
                             "config": spec.acquisition,
+                            "search": search,
                             "seed": derive_seed(spec.seed, "acquisition", first),
                         },
                         "fit_tracking_metrics": False,
@@ -492,7 +541,25 @@ class AxBridge:
         return figures
 
 
-def one_hot_groups(parameters: Sequence[Parameter]) -> list[list[int]]:
+def _parameter_config(name: str, p: Varied) -> RangeParameterConfig | ChoiceParameterConfig:
+    if isinstance(p, Float | Int):
+        return RangeParameterConfig(
+            name=name,
+            bounds=(p.low, p.high),
+            parameter_type="float" if isinstance(p, Float) else "int",
+            scaling="log" if p.log else "linear",
+        )
+    if isinstance(p, Ordered):  # equally spaced levels; of its values, Ax might take logarithms
+        return RangeParameterConfig(name=name, bounds=(0, p.cardinality - 1), parameter_type="int")
+    if isinstance(p, Choice):
+        labels = [f"c{i}" for i in range(p.cardinality)]
+        return ChoiceParameterConfig(
+            name=name, values=labels, parameter_type="str", is_ordered=False
+        )
+    raise TypeError(f"no Ax parameter for {p!r}")
+
+
+def one_hot_groups(parameters: Sequence[Varied]) -> list[list[int]]:
     """The columns of each choice of three or more, as Ax's one-hot coding leaves them.
 
     Ax puts the columns of a choice where it stood, and codes a choice of two in one column.

@@ -187,7 +187,7 @@ def _space(data: Mapping[str, Any]) -> Space:
         _linear_constraint(text) for text in _list(data, "parameter_constraints", ["x1 + x2 <= 3"])
     ]
     space = Space(parameters, constraints)
-    _check_not_empty(space)
+    space.check_not_empty()
     return space
 
 
@@ -220,26 +220,6 @@ def _linear_constraint(text: object) -> LinearConstraint:
     if not all(math.isfinite(n) for n in numbers):
         raise InputError(f"parameter constraint {text!r}: a number in it is out of range")
     return constraint
-
-
-def _check_not_empty(space: Space) -> None:
-    """Refuse constraints that no point satisfies (a linear program over the box)."""
-    if not space.constraints:
-        return
-    from scipy.optimize import linprog
-
-    matrix = [[c.coefficients.get(n, 0.0) for n in space.names] for c in space.constraints]
-    found = linprog(
-        [0.0] * space.dim,
-        A_ub=matrix,
-        b_ub=[c.upper for c in space.constraints],
-        bounds=[p.bounds for p in space.parameters],
-    )
-    if found.status == 2:  # infeasible
-        raise InputError(
-            "parameter_constraints: no point within the parameters' bounds satisfies "
-            + " and ".join(f"'{c}'" for c in space.constraints)
-        )
 
 
 # ---- what is measured ----------------------------------------------------------------------------

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
-from bo_surrogates.space import Space
+from bo_surrogates.space import Space, Values
 
 BLACK_BOX_KINDS = ("problem", "python", "command")
 ON_INTERRUPT = ("rerun", "abandon")
@@ -54,13 +54,15 @@ class CampaignSpec:
         surrogate_config: Its configuration as plain data; what is missing takes the defaults.
         acquisition: The acquisition function and its optimizer's budget.
         budget: Trials in all, the initial design's included; >= 1.
-        initial: Trials of the initial Sobol design, in {1, ..., budget}; None: see
+        initial: Trials of the initial design, in {1, ..., budget}; None: see
             `initial_design_size`.
         batch_size: Trials asked together, >= 1.
         workers: Trials evaluated at a time, >= 1. Results do not depend on it.
         threads: Threads that numerical libraries (torch, BLAS) may use in one evaluation, >= 1. Of
             no effect on commands.
         seed: Of everything drawn at random, in [0, 2**63).
+        first_points: Points of the user's own, evaluated first and in order; they count towards the
+            initial design. Each is a point of the space, none is given twice.
         black_box: What is evaluated; None where results are told by hand.
         timeout: Seconds after which a trial is given up; None: never.
         max_consecutive_failures: Failed trials in a row after which a run stops, >= 1.
@@ -84,6 +86,7 @@ class CampaignSpec:
     workers: int = 1
     threads: int = 1
     seed: int = 0
+    first_points: tuple[Values, ...] = ()
     black_box: BlackBoxSource | None = None
     timeout: float | None = None
     max_consecutive_failures: int = 5
@@ -112,6 +115,7 @@ class CampaignSpec:
         for name in ("budget", "batch_size", "workers", "threads", "max_consecutive_failures"):
             _check_integer(name, getattr(self, name), 1)
         _check_integer("seed", self.seed, 0, 2**63 - 1)
+        self._check_first_points()
         if self.initial is not None:
             _check_integer("initial", self.initial, 1)
             if self.initial > self.budget:
@@ -153,6 +157,29 @@ class CampaignSpec:
             if bounds.count(bound) > 1:
                 raise InputError(f"metric {bound[0]!r} has two constraints with {bound[1]}")
 
+    def _check_first_points(self) -> None:
+        points = self.first_points
+        if isinstance(points, str | Mapping) or not isinstance(points, Sequence):
+            raise InputError(f"first_points must be a list of points, got {points!r}")
+        valid: list[Values] = []
+        mistakes = []
+        for number, point in enumerate(points, start=1):
+            try:
+                point = self.space.validate(point)
+                if point in valid:
+                    raise InputError(f"is the same as first point {valid.index(point) + 1}")
+                valid.append(point)
+            except InputError as error:
+                mistakes.append(f"first point {number}: {error}")
+        if mistakes:
+            raise InputError("; ".join(mistakes))
+        if len(valid) > self.budget:
+            raise InputError(
+                f"first_points holds {len(valid)} points, more than the budget of {self.budget} "
+                "trials"
+            )
+        object.__setattr__(self, "first_points", tuple(valid))
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """What each trial must measure."""
@@ -160,7 +187,10 @@ class CampaignSpec:
 
     @property
     def initial_design_size(self) -> int:
-        """Trials of the initial Sobol design: `initial`, or 2(d + 1), at least 5, within budget."""
+        """Trials of the initial design: `initial`, or 2(d + 1), at least 5, within budget.
+
+        First points count; the Sobol design provides the rest.
+        """
         if self.initial is not None:
             return self.initial
         return min(max(2 * (self.space.dim + 1), 5), self.budget)
@@ -185,6 +215,7 @@ class CampaignSpec:
             "constraints": [asdict(c) for c in self.constraints],
             "surrogate_config": dict(self.surrogate_config),
             "acquisition": self.acquisition.to_dict(),
+            "first_points": [dict(p) for p in self.first_points],
             "black_box": None if self.black_box is None else asdict(self.black_box),
         }
 

@@ -7,24 +7,32 @@ Three sets of coordinates meet here, and only here:
   they are, ordered and choice parameters as the index of their value;
 * **model coordinates** `Z`, in which a surrogate sees a point and an acquisition function is
   optimized: problem coordinates, with log10 for logarithmic parameters.
+
+Fixed parameters are values, but no coordinates. Where a conditional parameter is inactive it is no
+value either, and its coordinate is its imputed value (`conditions.py`).
 """
 
-from bo_surrogates.space.constraints import LinearConstraint
+from bo_surrogates.space.branches import Branch
+from bo_surrogates.space.constraints import LinearConstraint, parse_constraints
 from bo_surrogates.space.parameters import (
     KINDS,
     Choice,
+    Fixed,
     Float,
     Int,
     Ordered,
     Parameter,
     Value,
     Values,
+    Varied,
 )
 from bo_surrogates.space.space import Space
 
 __all__ = [
     "KINDS",
+    "Branch",
     "Choice",
+    "Fixed",
     "Float",
     "Int",
     "LinearConstraint",
@@ -33,4 +41,6 @@ __all__ = [
     "Space",
     "Value",
     "Values",
+    "Varied",
+    "parse_constraints",
 ]

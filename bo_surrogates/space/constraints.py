@@ -14,7 +14,10 @@ from bo_surrogates.space.parameters import Value
 
 @dataclass(frozen=True)
 class LinearConstraint:
-    """`sum_i coefficients[name_i] * value_i <= upper` on float and int parameters."""
+    """`sum_i coefficients[name_i] * value_i <= upper` on float and int parameters.
+
+    It applies where all of its parameters are active.
+    """
 
     coefficients: Mapping[str, float]
     upper: float
@@ -48,6 +51,18 @@ class LinearConstraint:
     def __str__(self) -> str:
         terms = " + ".join(f"{c:g}*{n}" for n, c in self.coefficients.items())
         return f"{terms} <= {self.upper:g}"
+
+
+def parse_constraints(expression: str) -> list[LinearConstraint]:
+    """As `LinearConstraint.parse`, and an equation such as `"a + b + c == 1"` as two inequalities.
+
+    Raises:
+        InputError: The text is neither one linear inequality nor one linear equation.
+    """
+    sides = expression.split("==") if isinstance(expression, str) else []
+    if len(sides) != 2:
+        return [LinearConstraint.parse(expression)]
+    return [LinearConstraint.parse(f"{sides[0]} {op} {sides[1]}") for op in ("<=", ">=")]
 
 
 def _linear(text: str, whole: str) -> dict[str, float]:

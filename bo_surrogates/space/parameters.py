@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from bo_surrogates.errors import InputError, did_you_mean
 
@@ -25,19 +25,85 @@ def _number(value: object, what: str) -> float:
 
 @dataclass(frozen=True)
 class Parameter(ABC):
-    """Base of the four kinds of parameter: `Float`, `Int`, `Ordered`, `Choice`."""
+    """Base of the kinds of parameter: `Float`, `Int`, `Ordered`, `Choice`, and `Fixed`.
+
+    Args:
+        name: Any non-empty string.
+        when: The parameter is active only where each of these other parameters is active and has
+            one of the given values, as in `{"solvent": ["ethanol", "dmso"]}`. Empty: always.
+    """
 
     name: str
+    when: Mapping[str, Sequence[Value]] = field(default_factory=dict, kw_only=True, hash=False)
     kind: ClassVar[str] = ""
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"a parameter's name must be a non-empty string, got {self.name!r}")
+        if not isinstance(self.when, Mapping):
+            raise InputError(
+                f"{self.what}: when must map another parameter to the values for which this one is "
+                f"active, such as {{'solvent': ['ethanol']}}; got {self.when!r}"
+            )
+        object.__setattr__(
+            self, "when", {n: self._parent_values(n, v) for n, v in self.when.items()}
+        )
+
+    def _parent_values(self, parent: object, values: object) -> tuple[Value, ...]:
+        if not isinstance(parent, str):
+            raise InputError(f"{self.what}: when must name a parameter, got {parent!r}")
+        if isinstance(values, str | bool | int | float):
+            values = (values,)
+        if not isinstance(values, Sequence) or not values:
+            raise InputError(
+                f"{self.what}: when must list at least one value of {parent!r}, got {values!r}"
+            )
+        return tuple(values)
 
     @property
     def what(self) -> str:
         """How messages call this parameter."""
         return f"parameter {self.name!r}"
+
+    @abstractmethod
+    def validate(self, value: object) -> Value:
+        """The value in its canonical type.
+
+        Raises:
+            InputError: The value has the wrong type or is out of range.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the fields, with the kind as "type"; `when` and `default` where given."""
+        fields = {k: v for k, v in vars(self).items() if k not in ("when", "default")}
+        data: dict[str, Any] = {"type": self.kind, **fields}
+        if self.when:
+            data["when"] = {name: list(values) for name, values in self.when.items()}
+        if getattr(self, "default", None) is not None:
+            data["default"] = self.default  # type: ignore[attr-defined]
+        return data
+
+
+@dataclass(frozen=True)
+class Varied(Parameter):
+    """Base of the parameters that are varied: dimensions of the space.
+
+    Args:
+        default: The value that stands in where the parameter is inactive, for the surrogate only;
+            see `imputed`.
+    """
+
+    default: Value | None = field(default=None, kw_only=True)
+
+    def _check_default(self) -> None:
+        if self.default is None:
+            return
+        if not self.when:
+            raise InputError(
+                f"{self.what}: default is the value that stands in where a parameter is inactive; "
+                "without 'when' it is always active: remove default"
+            )
+        object.__setattr__(self, "default", self.validate(self.default))
 
     @property
     @abstractmethod
@@ -49,13 +115,15 @@ class Parameter(ABC):
     def cardinality(self) -> int | None:
         """The number of distinct values, or None for a continuous parameter."""
 
+    @property
     @abstractmethod
-    def validate(self, value: object) -> Value:
-        """The value in its canonical type.
+    def middle(self) -> Value:
+        """The middle of the range, on its scale; the first value where there is no order."""
 
-        Raises:
-            InputError: The value has the wrong type or is out of range.
-        """
+    @property
+    def imputed(self) -> Value:
+        """What a surrogate sees where the parameter is inactive: `default`, or else `middle`."""
+        return self.middle if self.default is None else self.default
 
     def encode(self, value: Value) -> float:
         """The problem coordinate of a valid value."""
@@ -67,7 +135,7 @@ class Parameter(ABC):
 
 
 @dataclass(frozen=True)
-class Float(Parameter):
+class Float(Varied):
     """A real parameter on the closed interval [low, high].
 
     Args:
@@ -91,11 +159,17 @@ class Float(Parameter):
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
         _check_bounds(self.what, low, high, self.log)
+        self._check_default()
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bound."""
         return self.low, self.high
+
+    @property
+    def middle(self) -> float:
+        """The arithmetic mean of the bounds; on a logarithmic scale the geometric one."""
+        return self.decode(_middle(self.low, self.high, self.log))
 
     @property
     def cardinality(self) -> int | None:
@@ -120,7 +194,7 @@ class Float(Parameter):
 
 
 @dataclass(frozen=True)
-class Int(Parameter):
+class Int(Varied):
     """An integer parameter on {low, ..., high}; arguments as for `Float`."""
 
     low: int
@@ -131,17 +205,23 @@ class Int(Parameter):
 
     def __post_init__(self) -> None:
         self._check_name()
-        for field, bound in (("low", self.low), ("high", self.high)):
-            number = _number(bound, f"{self.what}: {field}")
+        for name, bound in (("low", self.low), ("high", self.high)):
+            number = _number(bound, f"{self.what}: {name}")
             if number != int(number):
-                raise InputError(f"{self.what}: {field} must be an integer, got {bound!r}")
-            object.__setattr__(self, field, int(number))
+                raise InputError(f"{self.what}: {name} must be an integer, got {bound!r}")
+            object.__setattr__(self, name, int(number))
         _check_bounds(self.what, self.low, self.high, self.log)
+        self._check_default()
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bound."""
         return float(self.low), float(self.high)
+
+    @property
+    def middle(self) -> int:
+        """The integer nearest to the mean of the bounds on the parameter's scale."""
+        return self.decode(_middle(self.low, self.high, self.log))
 
     @property
     def cardinality(self) -> int:
@@ -163,7 +243,7 @@ class Int(Parameter):
 
 
 @dataclass(frozen=True)
-class _Listed(Parameter):
+class _Listed(Varied):
     """What `Ordered` and `Choice` share: a list of at least two distinct values."""
 
     values: tuple[Value, ...]
@@ -192,6 +272,7 @@ class _Listed(Parameter):
             )
         if len(set(self.values)) != len(self.values):
             raise InputError(f"{self.what}: values must be distinct, got {list(self.values)!r}")
+        self._check_default()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -203,11 +284,15 @@ class _Listed(Parameter):
         """The number of values."""
         return len(self.values)
 
+    @property
+    def middle(self) -> Value:
+        """The middle value of the list, the lower of two."""
+        return self.values[(len(self.values) - 1) // 2]
+
     def validate(self, value: object) -> Value:
         """See `Parameter.validate`."""
         for known in self.values:
-            # True == 1 in Python, but not to a user who listed booleans.
-            if known == value and isinstance(known, bool) == isinstance(value, bool):
+            if same_value(known, value):
                 return known
         hint = did_you_mean(value, self.values) if isinstance(value, str) else ""
         raise InputError(f"{self.what} must be one of {list(self.values)!r}, got {value!r}{hint}")
@@ -246,6 +331,52 @@ class Choice(_Listed):
 
     kind: ClassVar[str] = "choice"
 
+    @property
+    def middle(self) -> Value:
+        """The first value."""
+        return self.values[0]
+
+
+@dataclass(frozen=True)
+class Fixed(Parameter):
+    """A parameter with one value: passed to the black box, stored and shown, but not varied.
+
+    Args:
+        name: Any non-empty string.
+        value: A finite number, a string or a boolean.
+        unit: For display only.
+    """
+
+    value: Value
+    unit: str = ""
+    kind: ClassVar[str] = "fixed"
+
+    def __post_init__(self) -> None:
+        self._check_name()
+        if not isinstance(self.value, str | bool):
+            if not isinstance(self.value, int | float):
+                raise InputError(
+                    f"{self.what}: value must be a number, a string or a boolean, "
+                    f"got {self.value!r}"
+                )
+            _number(self.value, f"{self.what}: value")
+
+    def validate(self, value: object) -> Value:
+        """See `Parameter.validate`."""
+        if not same_value(self.value, value):
+            raise InputError(f"{self.what} is fixed at {self.value!r}, got {value!r}")
+        return self.value
+
+
+def same_value(a: Value, b: object) -> bool:
+    """Whether two values are the same to a user."""
+    # True == 1 in Python, but not to a user who listed booleans.
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _middle(low: float, high: float, log: bool) -> float:
+    return math.sqrt(low) * math.sqrt(high) if log else low / 2 + high / 2
+
 
 def _check_bounds(what: str, low: float, high: float, log: bool) -> None:
     if not low < high:
@@ -259,4 +390,4 @@ def _check_bounds(what: str, low: float, high: float, log: bool) -> None:
         raise InputError(f"{what}: a logarithmic scale needs low > 0, got {low}")
 
 
-KINDS: dict[str, type[Parameter]] = {k.kind: k for k in (Float, Int, Ordered, Choice)}
+KINDS: dict[str, type[Parameter]] = {k.kind: k for k in (Float, Int, Ordered, Choice, Fixed)}

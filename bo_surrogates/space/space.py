@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.space.branches import ROUNDING, Branch, branches
+from bo_surrogates.space.conditions import (
+    active_where,
+    check_conditions,
+    in_order,
+    inactive_because,
+)
 from bo_surrogates.space.constraints import LinearConstraint
 from bo_surrogates.space.parameters import (
     KINDS,
     Choice,
+    Fixed,
     Float,
     Int,
     Ordered,
     Parameter,
     Value,
     Values,
+    Varied,
+    same_value,
 )
 
 if TYPE_CHECKING:
@@ -25,16 +34,29 @@ if TYPE_CHECKING:
 
 # Torch is imported by the methods that make tensors: reading a space does not wait for it.
 
+MAX_BRANCHES = 10_000  # of a space whose points are counted
+
 
 class Space:
     """An ordered set of parameters with linear constraints.
 
+    A point holds the values of the parameters that are active there, the fixed ones among them.
+    The coordinates of a point are those of all varied parameters, active or not: an inactive one
+    stands at its imputed value (`Varied.imputed`). So each point has one set of coordinates.
+
     Args:
-        parameters: At least one, names distinct.
-        constraints: Linear inequalities on float and int parameters without log scale.
+        parameters: At least one that is varied, names distinct.
+        constraints: Linear inequalities on float and int parameters without log scale (and on
+            fixed numbers). Each applies where all of its parameters are active.
+
+    Attributes:
+        parameters: All, in the user's order.
+        varied: Those that are not fixed: the coordinates.
+        in_order: All, with the parents of conditions before what depends on them.
 
     Raises:
-        InputError: Duplicate names, or a constraint on a parameter that cannot carry it.
+        InputError: Duplicate names, a constraint on a parameter that cannot carry it, or a
+            condition that cannot be met.
     """
 
     def __init__(
@@ -53,23 +75,38 @@ class Space:
         duplicates = {n for n in self.names if self.names.count(n) > 1}
         if duplicates:
             raise InputError(f"parameter {sorted(duplicates)[0]!r} is defined twice")
-        by_name = {p.name: p for p in self.parameters}
+        self.parameters = check_conditions(self.parameters)
+        self.in_order = in_order(self.parameters)
+        self.varied = tuple(p for p in self.parameters if isinstance(p, Varied))
+        if not self.varied:
+            raise InputError("a search space needs at least one parameter that is not fixed")
+        self._by_name = {p.name: p for p in self.parameters}
+        self._index = {p.name: i for i, p in enumerate(self.varied)}
         for constraint in self.constraints:
-            if not constraint.coefficients:
-                raise InputError(f"parameter constraint '{constraint}' names no parameter")
-            for name in constraint.coefficients:
-                if name not in by_name:
+            self._check_constraint(constraint)
+
+    def _check_constraint(self, constraint: LinearConstraint) -> None:
+        if not constraint.coefficients:
+            raise InputError(f"parameter constraint '{constraint}' names no parameter")
+        for name in constraint.coefficients:
+            if name not in self._by_name:
+                raise InputError(
+                    f"parameter constraint '{constraint}': unknown parameter "
+                    f"{name!r}{did_you_mean(name, self.names)}"
+                )
+            parameter = self._by_name[name]
+            if isinstance(parameter, Fixed):
+                if isinstance(parameter.value, str | bool):
                     raise InputError(
-                        f"parameter constraint '{constraint}': unknown parameter "
-                        f"{name!r}{did_you_mean(name, self.names)}"
+                        f"parameter constraint '{constraint}': {parameter.what} is fixed at "
+                        f"{parameter.value!r}, which is no number"
                     )
-                parameter = by_name[name]
-                if not isinstance(parameter, Float | Int) or parameter.log:
-                    raise InputError(
-                        f"parameter constraint '{constraint}': {parameter.what} is "
-                        "ordered, a choice or logarithmic; only float and int parameters on a "
-                        "linear scale can be constrained"
-                    )
+            elif not isinstance(parameter, Float | Int) or parameter.log:
+                raise InputError(
+                    f"parameter constraint '{constraint}': {parameter.what} is "
+                    "ordered, a choice or logarithmic; only float and int parameters on a "
+                    "linear scale can be constrained"
+                )
 
     def __repr__(self) -> str:
         return f"Space({list(self.parameters)!r}, constraints={list(self.constraints)!r})"
@@ -82,55 +119,235 @@ class Space:
 
     @property
     def dim(self) -> int:
-        """The number of parameters."""
-        return len(self.parameters)
+        """The number of varied parameters."""
+        return len(self.varied)
 
     @property
     def bounds(self) -> Tensor:
         """`2 x d` bounds in problem coordinates, float64."""
         import torch
 
-        return torch.tensor([p.bounds for p in self.parameters], dtype=torch.float64).T
+        return torch.tensor([p.bounds for p in self.varied], dtype=torch.float64).T
 
     @property
     def continuous_inds(self) -> list[int]:
         """Indices of float parameters."""
-        return [i for i, p in enumerate(self.parameters) if isinstance(p, Float)]
+        return [i for i, p in enumerate(self.varied) if isinstance(p, Float)]
 
     @property
     def discrete_inds(self) -> list[int]:
         """Indices of int and ordered parameters."""
-        return [i for i, p in enumerate(self.parameters) if isinstance(p, Int | Ordered)]
+        return [i for i, p in enumerate(self.varied) if isinstance(p, Int | Ordered)]
 
     @property
     def categorical_inds(self) -> list[int]:
         """Indices of choice parameters."""
-        return [i for i, p in enumerate(self.parameters) if isinstance(p, Choice)]
+        return [i for i, p in enumerate(self.varied) if isinstance(p, Choice)]
 
+    # ---- conditions and fixed values -----------------------------------------------------------
     @property
-    def size(self) -> int | None:
-        """The number of distinct points, or None where a parameter is continuous."""
-        cardinalities = [p.cardinality for p in self.parameters]
-        if any(c is None for c in cardinalities):
-            return None
-        return math.prod(c for c in cardinalities if c is not None)
+    def is_conditional(self) -> bool:
+        """Whether some varied parameter is not active everywhere."""
+        return any(p.when for p in self.varied)
 
-    def validate(self, values: Mapping[str, object]) -> Values:
-        """All parameters of a point in canonical types and in the space's order.
+    def is_active(self, name: str, values: Mapping[str, Value]) -> bool:
+        """Whether a parameter is active, given the values of its active parents."""
+        return inactive_because(self._by_name[name], values) is None
+
+    def check_fixed(self, fixed: Mapping[str, object] | None) -> Values:
+        """The values at which an ask holds some parameters, in canonical types.
 
         Raises:
-            InputError: A parameter is missing, unknown or invalid, or a constraint is violated.
+            InputError: Not a mapping, an unknown parameter or a value that it cannot have, or no
+                point has these values (by conditions or constraints).
+        """
+        if fixed is None:
+            return {}
+        if not isinstance(fixed, Mapping):
+            raise InputError(f"fixed must map parameter names to values, got {fixed!r}")
+        self._check_names(fixed)
+        held = {p.name: p.validate(fixed[p.name]) for p in self.in_order if p.name in fixed}
+        for name in held:
+            because = self._excluded(name, held)
+            if because:
+                raise InputError(f"{self._by_name[name].what} cannot be fixed: {because}")
+        if next(self.branches(held), None) is None:
+            raise InputError(self.nowhere(held))
+        return held
+
+    def _excluded(self, name: str, held: Mapping[str, Value]) -> str | None:
+        """Why a parameter is inactive wherever the held values are."""
+        for parent, wanted in self._by_name[name].when.items():
+            its = self._by_name[parent]
+            value = its.value if isinstance(its, Fixed) else held.get(parent)
+            if value is not None and not any(same_value(value, w) for w in wanted):
+                return f"it is inactive where {parent} = {value!r}"
+            above = self._excluded(parent, held)
+            if above:
+                return above
+        return None
+
+    def nowhere(self, held: Mapping[str, Value]) -> str:
+        """What to say where no point satisfies constraints and conditions."""
+        where = " with " + ", ".join(f"{n} = {v!r}" for n, v in held.items()) if held else ""
+        limits = " and ".join(f"'{c}'" for c in self.constraints)
+        return f"no point within the parameters' bounds{where} satisfies " + (
+            limits or "the conditions ('when')"
+        )
+
+    def check_not_empty(self) -> None:
+        """Refuse constraints that no point satisfies.
+
+        Raises:
+            InputError: There is no point in the space.
+        """
+        if self.constraints and next(self.branches(), None) is None:
+            raise InputError("parameter_constraints: " + self.nowhere({}))
+
+    def branches(self, fixed: Mapping[str, Value] | None = None) -> Iterator[Branch]:
+        """The plain parts of the space; see `Branch`.
+
+        Args:
+            fixed: Valid values at which parameters are held.
+        """
+        return branches(self, fixed or {})
+
+    @cached_property
+    def size(self) -> int | None:
+        """The number of distinct points; see `count`."""
+        return self.count()
+
+    def count(self, fixed: Mapping[str, Value] | None = None) -> int | None:
+        """The number of distinct points that satisfy the constraints.
+
+        Points that differ only in inactive parameters are one. None where a float varies, or
+        where there are too many to count under conditions and constraints.
+
+        Args:
+            fixed: Valid values at which parameters are held.
+        """
+        total = 0
+        for number, branch in enumerate(self.branches(fixed), start=1):
+            if branch.count is None or number > MAX_BRANCHES:
+                return None
+            total += branch.count
+        return total
+
+    def points(self, limit: int, fixed: Mapping[str, Value] | None = None) -> Tensor | None:
+        """All points, `n x d` problem coordinates; None where there are more than `limit`.
+
+        Args:
+            limit: The largest number wanted.
+            fixed: Valid values at which parameters are held.
+        """
+        import torch
+
+        found = [torch.empty(0, self.dim, dtype=torch.float64)]
+        for branch in self.branches(fixed):
+            points = branch.points(limit)
+            if points is None:
+                return None
+            found.append(points)
+            limit -= len(points)
+            if limit < 0:
+                return None
+        return torch.cat(found)
+
+    def row(self, constraint: LinearConstraint) -> tuple[dict[int, float], float]:
+        """A constraint's coefficients by coordinate and its upper bound, less fixed parameters."""
+        upper, coefficients = constraint.upper, {}
+        for name, c in constraint.coefficients.items():
+            parameter = self._by_name[name]
+            if isinstance(parameter, Fixed):
+                upper -= c * float(parameter.value)
+            else:
+                coefficients[self._index[name]] = c
+        return coefficients, upper
+
+    # ---- values and problem coordinates ----------------------------------------------------------
+    def validate(self, values: Mapping[str, object]) -> Values:
+        """The active parameters of a point in canonical types and in the space's order.
+
+        Fixed parameters may be left out.
+
+        Raises:
+            InputError: A parameter is missing, unknown, inactive or invalid, or a constraint is
+                violated.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"a point must map parameter names to values, got {values!r}")
+        self._check_names(values)
+        valid = self._active(values)
         for name in values:
-            if name not in self.names:
-                raise InputError(f"unknown parameter {name!r}{did_you_mean(name, self.names)}")
-        valid = {p.name: p.validate(self._value(values, p)) for p in self.parameters}
-        for constraint in self.constraints:
-            if constraint.slack(valid) < -1e-8 * max(1.0, abs(constraint.upper)):
-                raise InputError(f"the point violates the parameter constraint '{constraint}'")
+            if name not in valid:
+                because = inactive_because(self._by_name[name], valid)
+                raise InputError(f"parameter {name!r} is inactive {because}; leave it out")
+        violated = self.violated(valid)
+        if violated is not None:
+            raise InputError(f"the point violates the parameter constraint '{violated}'")
         return valid
+
+    def _check_names(self, values: Mapping[str, object]) -> None:
+        for name in values:
+            if name not in self._by_name:
+                raise InputError(f"unknown parameter {name!r}{did_you_mean(name, self.names)}")
+
+    def _active(self, values: Mapping[str, object]) -> Values:
+        """The active parameters among the values, validated, in the space's order."""
+        found: Values = {}
+        for p in self.in_order:
+            if inactive_because(p, found) is None:
+                if isinstance(p, Fixed) and p.name not in values:
+                    found[p.name] = p.value
+                else:
+                    found[p.name] = p.validate(self._value(values, p))
+        return {n: found[n] for n in self.names if n in found}
+
+    def violated(self, values: Mapping[str, Value]) -> LinearConstraint | None:
+        """The first constraint that a valid point violates by more than rounding."""
+        for constraint in self.constraints:
+            if all(n in values for n in constraint.coefficients) and (
+                constraint.slack(values) < -ROUNDING * self.scale(constraint)
+            ):
+                return constraint
+        return None
+
+    def satisfied(self, X: Tensor) -> Tensor:
+        """Where points satisfy the constraints, up to rounding.
+
+        Args:
+            X: `... x d` problem coordinates, on levels where discrete.
+
+        Returns:
+            Booleans of shape `...`.
+        """
+        import torch
+
+        valid = torch.ones(X.shape[:-1], dtype=torch.bool, device=X.device)
+        if not self.constraints:
+            return valid
+        active = self.active(X)
+        for constraint in self.constraints:
+            coefficients, upper = self.row(constraint)
+            total = torch.zeros(X.shape[:-1]).to(X)
+            for i, c in coefficients.items():
+                total = total + c * X[..., i]
+            holds = total <= upper + ROUNDING * self.scale(constraint)
+            for name in constraint.coefficients:
+                holds = holds | ~active[name]
+            valid = valid & holds
+        return valid
+
+    def active(self, X: Tensor) -> dict[str, Tensor]:
+        """By parameter, where it is active among points `... x d` in problem coordinates."""
+        return active_where(X, self._index, self.in_order, self._wanted)
+
+    def scale(self, constraint: LinearConstraint) -> float:
+        """The size of a constraint's largest possible terms: what rounding is relative to."""
+        coefficients, upper = self.row(constraint)
+        return abs(upper) + sum(
+            abs(c) * max(map(abs, self.varied[i].bounds)) for i, c in coefficients.items()
+        )
 
     def _value(self, values: Mapping[str, object], parameter: Parameter) -> object:
         try:
@@ -142,20 +359,46 @@ class Space:
         """The point's problem coordinates, a float64 tensor of shape `d`.
 
         Raises:
-            InputError: A parameter is missing or invalid; constraints are not looked at.
+            InputError: An active parameter is missing or invalid; constraints and values of
+                inactive parameters are not looked at.
         """
         import torch
 
+        active = self._active(values)
         return torch.tensor(
-            [p.encode(p.validate(self._value(values, p))) for p in self.parameters],
-            dtype=torch.float64,
+            [p.encode(active.get(p.name, p.imputed)) for p in self.varied], dtype=torch.float64
         )
 
     def decode(self, X: Tensor) -> Values:
-        """The values at problem coordinates `X` of shape `d`."""
+        """The values of the active parameters at problem coordinates `X` of shape `d`."""
         if X.shape != (self.dim,):
             raise InputError(f"expected coordinates of shape ({self.dim},), got {tuple(X.shape)}")
-        return {p.name: p.decode(x) for p, x in zip(self.parameters, X.tolist(), strict=True)}
+        coordinates = X.tolist()
+        return self._active(
+            {p.name: p.decode(x) for p, x in zip(self.varied, coordinates, strict=True)}
+        )
+
+    def impute(self, X: Tensor) -> Tensor:
+        """Problem coordinates `... x d`, inactive parameters at their imputed values."""
+        import torch
+
+        if not self.is_conditional:
+            return X
+        values = torch.tensor([p.encode(p.imputed) for p in self.varied]).to(X)
+        active = self.active(X)
+        return torch.where(torch.stack([active[p.name] for p in self.varied], dim=-1), X, values)
+
+    @cached_property
+    def _wanted(self) -> dict[str, dict[str, list[float]]]:
+        """By parameter and varied parent, the coordinates of the values it is active for."""
+        return {
+            p.name: {
+                parent: [self._by_name[parent].encode(v) for v in values]  # type: ignore[attr-defined]
+                for parent, values in p.when.items()
+                if parent in self._index
+            }
+            for p in self.parameters
+        }
 
     # ---- model coordinates ------------------------------------------------------------------
     def to_model(self, X: Tensor) -> Tensor:
@@ -163,17 +406,24 @@ class Space:
         import torch
 
         columns = []
-        for i, parameter in enumerate(self.parameters):
+        for i, parameter in enumerate(self.varied):
             x = X[..., i]
             columns.append(x.log10() if getattr(parameter, "log", False) else x)
         return torch.stack(columns, dim=-1)
 
     def from_model(self, Z: Tensor) -> Tensor:
-        """Model coordinates `... x d` to the nearest valid problem coordinates `... x d`."""
+        """Model coordinates `... x d` to the nearest valid problem coordinates `... x d`.
+
+        Inactive parameters are imputed; constraints are not looked at.
+        """
+        return self.impute(self.nearest(Z))
+
+    def nearest(self, Z: Tensor) -> Tensor:
+        """As `from_model`, but inactive parameters stay where they are."""
         import torch
 
         columns = []
-        for i, parameter in enumerate(self.parameters):
+        for i, parameter in enumerate(self.varied):
             z = Z[..., i]
             if getattr(parameter, "log", False):
                 z = 10.0**z
@@ -194,7 +444,7 @@ class Space:
 
         levels = {}
         for i in self.discrete_inds:
-            low, high = self.parameters[i].bounds
+            low, high = self.varied[i].bounds
             grid = self.bounds[0].repeat(int(high - low) + 1, 1)
             grid[:, i] = torch.arange(low, high + 1, dtype=torch.float64)
             levels[i] = self.to_model(grid)[:, i].tolist()
@@ -203,13 +453,13 @@ class Space:
     @property
     def categories(self) -> dict[int, int]:
         """Per choice parameter's index, its number of values (coordinates 0, 1, ...)."""
-        return {i: len(self.parameters[i].values) for i in self.categorical_inds}  # type: ignore[attr-defined]
+        return {i: len(self.varied[i].values) for i in self.categorical_inds}  # type: ignore[attr-defined]
 
     # ---- storage -----------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `from_dict` makes an equal space."""
         return {
-            "parameters": [{"type": p.kind, **asdict(p)} for p in self.parameters],
+            "parameters": [p.to_dict() for p in self.parameters],
             "constraints": [
                 {"coefficients": dict(c.coefficients), "upper": c.upper} for c in self.constraints
             ],

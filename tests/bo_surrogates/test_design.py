@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bo_surrogates.design import sobol_design
-from bo_surrogates.errors import RunError
+from bo_surrogates.errors import RunError, SpaceExhausted
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
 
 MIXED = Space(
@@ -56,8 +56,10 @@ def test_points_to_avoid_are_not_drawn_again():
 
 def test_an_exhausted_or_impossible_space_is_reported():
     space = Space([Int("n", 1, 4), Choice("c", ("u", "v"))])
-    with pytest.raises(RunError, match="all 8 points"):
-        sobol_design(space, 9, seed=0)
+    everything = sobol_design(space, 9, seed=0)
+    assert len(everything.unique(dim=0)) == len(everything) == 8
+    with pytest.raises(SpaceExhausted, match="all 8 points of the space have been tried"):
+        sobol_design(space, 1, seed=0, avoid=everything)
     nowhere = Space([Float("a", 0, 1)], [LinearConstraint.parse("a >= 2")])
-    with pytest.raises(RunError, match="0 of 1 new points.*loosen"):
+    with pytest.raises(RunError, match="no point .* satisfies '-1\\*a <= -2'"):
         sobol_design(nowhere, 1, seed=0)

@@ -111,7 +111,7 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     trials = told(campaign, 8, lambda v: 1e3 + 40 * (v["a"] - 1) ** 2 + math.log10(v["b"]) * v["c"])
     bridge = AxBridge(campaign)
     bridge.sync(trials)
-    node = bridge._surrogate_node(len(trials))
+    node = bridge._surrogate_node(len(trials), ax_bridge.Search(space, bridge._tried(trials), {}))
     bridge.client.set_generation_strategy(GenerationStrategy(name="t", nodes=[node]))
     with fixed_seed(0):
         bridge.client.get_next_trials(max_trials=1)
@@ -157,7 +157,9 @@ def test_thompson_sampling_follows_the_functions_of_the_loop():
     first, second = bridge.ask(2, trials)
     assert first.parameters != second.parameters
     adapter = bridge.client._generation_strategy.nodes_by_name["surrogate"]._fitted_adapter
-    theirs = adapter.generator._acquisition.acqf  # of the second point: the first is pending
+    Z_first = space.to_model(space.encode(first.parameters)).unsqueeze(0)
+    theirs = ax_bridge.InModelCoordinates(adapter.generator._acquisition.acqf, space)
+    theirs.set_X_pending(Z_first)  # as it was when the second point was sought
     train_X = torch.stack([space.encode(t.parameters) for t in trials])
     train_Y = torch.tensor([[t.value("y")] for t in trials], dtype=torch.float64)
     model = fit(space, train_X, train_Y, seed=derive_seed(campaign.seed, "fit", len(trials)))
@@ -165,7 +167,7 @@ def test_thompson_sampling_follows_the_functions_of_the_loop():
     ours = make_acquisition(
         _standardized(model), config=config, weights=torch.tensor([[-1.0]], dtype=torch.float64),
         X_baseline=Z, seed=derive_seed(campaign.seed, "acquisition", len(trials)),
-        X_pending=space.to_model(space.encode(first.parameters)).unsqueeze(0),
+        X_pending=Z_first,
     )  # fmt: skip
     values = ours(Z.unsqueeze(1))
     torch.testing.assert_close(theirs(Z.unsqueeze(1)), values, atol=1e-4, rtol=1e-4)

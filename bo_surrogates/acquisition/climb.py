@@ -1,0 +1,234 @@
+"""Climbing an acquisition function within one branch of a space, in model coordinates.
+
+BoTorch's optimizers, chosen by the kinds of parameter: gradients for continuous coordinates, local
+search on a lattice for discrete ones, both in turn for mixed ones. Held coordinates (fixed for an
+ask, inactive) are taken out first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition.fixed_feature import FixedFeatureAcquisitionFunction
+from botorch.exceptions.errors import CandidateGenerationError
+from botorch.optim import (
+    optimize_acqf,
+    optimize_acqf_discrete_local_search,
+    optimize_acqf_mixed_alternating,
+)
+from torch import Tensor
+
+from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.space import Branch, Choice, Space
+
+LEVELS = 1000  # of a discrete parameter; one with more is relaxed, and rounded afterwards
+
+Constraint = tuple[
+    Tensor, Tensor, float
+]  # sum of weights * x[index] >= (or ==) a number, BoTorch's
+
+
+def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, Any]:
+    """The budget of one of BoTorch's optimizers, by the optimizer's name.
+
+    Campaigns (whose optimizer Ax chooses) and `maximize` both take it from here.
+    """
+    budget: dict[str, Any] = {
+        "num_restarts": config.num_restarts,
+        "raw_samples": config.raw_samples,
+    }
+    match optimizer:
+        case "optimize_acqf" | "optimize_acqf_mixed":
+            # A line search that ends in rounding errors has converged as far as it can; BoTorch
+            # would take it for a failure, warn, and begin again.
+            return budget | {
+                "options": {"maxiter": config.maxiter, **_BATCHES},
+                "retry_on_optimization_warning": False,
+            }
+        case "optimize_acqf_mixed_alternating":
+            # Each alternation is one discrete local search and one run of L-BFGS-B. BoTorch allows
+            # 64, which take seconds an ask.
+            return budget | {"options": {"maxiter_alternating": ALTERNATIONS, **_BATCHES}}
+        case "optimize_acqf_discrete_local_search":
+            return budget
+        case _:
+            return {}
+
+
+ALTERNATIONS = 4
+_BATCHES = {"init_batch_limit": 512, "batch_limit": 16}
+
+
+def climb(
+    acquisition: AcquisitionFunction,
+    space: Space,
+    branch: Branch,
+    config: AcquisitionConfig,
+    starts: Tensor | None,
+    avoid: Tensor,
+) -> Tensor:
+    """Local maxima of an acquisition function in a branch, the best among them.
+
+    Args:
+        acquisition: Evaluated on `b x 1 x d` model coordinates.
+        space: Whose branch it is.
+        branch: Where.
+        config: The optimizer's budget.
+        starts: `k x d` model coordinates in the branch to start from, where it has constraints or
+            is one of several; None: the optimizer finds its own.
+        avoid: `n x d` model coordinates that a local search passes by. Gradients do not: the
+            maxima may be among them.
+
+    Returns:
+        `m x d` model coordinates, m >= 1. Rounded coordinates may violate constraints a little.
+    """
+    held = torch.tensor([low for low, _ in branch.bounds], dtype=torch.float64)
+    held = space.to_model(held).to(avoid)
+    free = list(branch.free)
+    if not free:
+        return held.unsqueeze(0)
+    if branch.held:
+        columns = sorted(branch.held)
+        acquisition = FixedFeatureAcquisitionFunction(
+            acquisition, space.dim, columns, held[columns]
+        )
+    bounds = space.to_model(torch.tensor(branch.bounds, dtype=torch.float64).T).to(avoid)[:, free]
+    levels, categories = _levels(space, branch)
+    constraints = _constraints(branch, avoid)
+    if starts is not None:
+        starts = starts[:, free]
+    if not levels and not categories:
+        Z = _by_gradients(acquisition, bounds, constraints, config, starts)
+    elif len(levels) + len(categories) == len(free):
+        choices = {**levels, **categories}
+        Z, _ = optimize_acqf_discrete_local_search(
+            acquisition,
+            discrete_choices=[torch.tensor(choices[i]).to(avoid) for i in range(len(free))],
+            q=1,
+            X_avoid=avoid[(avoid == held)[:, sorted(branch.held)].all(dim=1)][:, free],
+            inequality_constraints=_inequalities(constraints),
+            **optimizer_options("optimize_acqf_discrete_local_search", config),
+        )
+    else:
+        Z = _alternating(acquisition, bounds, levels, categories, constraints, config, starts)
+    full = held.repeat(len(Z), 1)
+    full[:, free] = Z.detach()
+    return full
+
+
+def _by_gradients(
+    acquisition: AcquisitionFunction,
+    bounds: Tensor,
+    constraints: tuple[list[Constraint], list[Constraint]],
+    config: AcquisitionConfig,
+    starts: Tensor | None,
+) -> Tensor:
+    Z, _ = optimize_acqf(
+        acquisition,
+        bounds=bounds,
+        q=1,
+        inequality_constraints=constraints[0] or None,
+        equality_constraints=constraints[1] or None,
+        batch_initial_conditions=None if starts is None else starts.unsqueeze(1),
+        return_best_only=False,
+        **optimizer_options("optimize_acqf", config),
+    )
+    return Z.squeeze(1)
+
+
+def _alternating(
+    acquisition: AcquisitionFunction,
+    bounds: Tensor,
+    levels: dict[int, list[float]],
+    categories: dict[int, list[float]],
+    constraints: tuple[list[Constraint], list[Constraint]],
+    config: AcquisitionConfig,
+    starts: Tensor | None,
+) -> Tensor:
+    """Local search over levels and gradients over floats, in turn."""
+    discrete = {*levels, *categories}
+    inequalities, equations = constraints
+    # Equations may hold floats only; one that holds a discrete parameter stays two inequalities.
+    of_floats = [e for e in equations if not discrete.intersection(e[0].tolist())]
+    others = [e for e in equations if discrete.intersection(e[0].tolist())]
+    try:
+        Z, _ = optimize_acqf_mixed_alternating(
+            acquisition,
+            bounds=bounds,
+            discrete_dims=levels,
+            cat_dims=categories,
+            q=1,
+            inequality_constraints=[*inequalities, *_both_ways(others)] or None,
+            equality_constraints=of_floats or None,
+            **optimizer_options("optimize_acqf_mixed_alternating", config),
+        )
+    except CandidateGenerationError:
+        # Too few levels satisfy the constraints to be met by chance. The starting points do.
+        if starts is None:
+            raise
+        return torch.cat([_floats_only(acquisition, bounds, discrete, constraints, config, z)
+                          for z in starts])  # fmt: skip
+    return Z
+
+
+def _floats_only(
+    acquisition: AcquisitionFunction,
+    bounds: Tensor,
+    discrete: set[int],
+    constraints: tuple[list[Constraint], list[Constraint]],
+    config: AcquisitionConfig,
+    start: Tensor,
+) -> Tensor:
+    """Gradients from one point over its floats, its levels held."""
+    Z, _ = optimize_acqf(
+        acquisition,
+        bounds=bounds,
+        q=1,
+        fixed_features={i: float(start[i]) for i in discrete},
+        inequality_constraints=constraints[0] or None,
+        equality_constraints=constraints[1] or None,
+        batch_initial_conditions=start.view(1, 1, -1),
+        **{**optimizer_options("optimize_acqf", config), "num_restarts": 1},
+    )
+    return Z
+
+
+def _levels(space: Space, branch: Branch) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
+    """Model coordinates of the discrete and of the choice parameters, by free coordinate."""
+    levels: dict[int, list[float]] = {}
+    categories: dict[int, list[float]] = {}
+    for k, i in enumerate(branch.free):
+        its = branch.levels[i]
+        if its is None or len(its) > LEVELS:
+            continue
+        X = torch.tensor([low for low, _ in branch.bounds], dtype=torch.float64)
+        X = X.repeat(len(its), 1)
+        X[:, i] = torch.tensor([float(v) for v in its], dtype=torch.float64)
+        into = categories if isinstance(space.varied[i], Choice) else levels
+        into[k] = space.to_model(X)[:, i].tolist()
+    return levels, categories
+
+
+def _constraints(branch: Branch, like: Tensor) -> tuple[list[Constraint], list[Constraint]]:
+    """A branch's inequalities and equations on its free coordinates, as BoTorch writes them."""
+    place = {i: k for k, i in enumerate(branch.free)}
+    inequalities, equations = branch.inequalities_and_equations
+
+    def written(row: Any) -> Constraint:
+        index = torch.tensor([place[i] for i in row.coefficients], device=like.device)
+        weights = torch.tensor([-c for c in row.coefficients.values()]).to(like)
+        return index, weights, -row.upper
+
+    return [written(r) for r in inequalities], [written(r) for r in equations]
+
+
+def _both_ways(equations: list[Constraint]) -> list[Constraint]:
+    return [c for i, w, b in equations for c in ((i, w, b), (i, -w, -b))]
+
+
+def _inequalities(
+    constraints: tuple[list[Constraint], list[Constraint]],
+) -> list[Constraint] | None:
+    return [*constraints[0], *_both_ways(constraints[1])] or None
