@@ -44,7 +44,14 @@ class Campaign:
     """
 
     def __init__(
-        self, journal: Journal, number: int, name: str, spec: CampaignSpec, *, read_only: bool
+        self,
+        journal: Journal,
+        number: int,
+        name: str,
+        spec: CampaignSpec,
+        *,
+        read_only: bool,
+        steal: bool = False,
     ) -> None:
         self.journal = journal
         self.spec = spec
@@ -52,7 +59,7 @@ class Campaign:
         self.read_only = read_only
         self._id = number
         self._bridge: AxBridge | None = None
-        self._lock = None if read_only else journal.lock(number, name)
+        self._lock = None if read_only else journal.lock(number, name, steal=steal)
 
     @classmethod
     def create(cls, spec: CampaignSpec, database: str | Path) -> Self:
@@ -60,8 +67,8 @@ class Campaign:
 
         Args:
             spec: What is optimized, and how.
-            database: A file path, or an SQLAlchemy URL. One database holds any number of
-                campaigns, each with a name of its own.
+            database: A file path, or a URL (`postgresql://user@host/database`). One database
+                holds any number of campaigns, each with a name of its own.
 
         Raises:
             InputError: A campaign of that name is there already, the database is not ours, or the
@@ -75,7 +82,12 @@ class Campaign:
 
     @classmethod
     def open(
-        cls, database: str | Path, name: str | None = None, *, read_only: bool = False
+        cls,
+        database: str | Path,
+        name: str | None = None,
+        *,
+        read_only: bool = False,
+        steal: bool = False,
     ) -> Self:
         """Open a campaign that was started before.
 
@@ -83,14 +95,22 @@ class Campaign:
             database: Where it is.
             name: Which one, if the database holds several.
             read_only: Look without the right to write; always possible.
+            steal: Take the right to write from another process that is shown to be dead. Needed
+                only where its lock outlives it: on a network file system, or where PostgreSQL has
+                not noticed yet that a machine is gone.
 
         Raises:
             InputError: No such database or campaign.
-            RunError: Another process is writing it.
+            RunError: Another process is writing it, and does not seem to be dead.
         """
         journal = Journal(database, read_only=read_only)
-        number, name, data = journal.find_campaign(name)
-        return cls(journal, number, name, CampaignSpec.from_dict(data), read_only=read_only)
+        try:
+            number, name, data = journal.find_campaign(name)
+            spec = CampaignSpec.from_dict(data)
+            return cls(journal, number, name, spec, read_only=read_only, steal=steal)
+        except BaseException:
+            journal.close()
+            raise
 
     def close(self) -> None:
         """Give up the right to write, and close the database."""

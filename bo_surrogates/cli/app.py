@@ -104,14 +104,17 @@ CampaignFile = Annotated[
 Target = Annotated[
     str,
     typer.Argument(
-        metavar="CAMPAIGN", help="The campaign file or its database.", show_default=False
+        metavar="CAMPAIGN",
+        help="The campaign file or its database (a path or a URL).",
+        show_default=False,
     ),
 ]
 Database = Annotated[
     str | None,
     typer.Option(
-        metavar="PATH",
-        help="The database, where it is not next to the campaign file (as its name with .db).",
+        metavar="PATH_OR_URL",
+        help="The database, where it is not next to the campaign file (as its name with .db): "
+        "another file, or postgresql://user@host/database.",
         show_default=False,
     ),
 ]
@@ -122,6 +125,13 @@ Name = Annotated[
         metavar="NAME",
         help="Which campaign, where a database holds several.",
         show_default=False,
+    ),
+]
+Steal = Annotated[
+    bool,
+    typer.Option(
+        "--steal",
+        help="Take the campaign over from a process on another machine that is shown to be dead.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]

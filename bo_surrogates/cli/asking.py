@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bo_surrogates.cli.app import Database, Json, Name, Target, app, note
-from bo_surrogates.cli.targets import locate, open_campaign, start_campaign
+from bo_surrogates.cli.app import Database, Json, Name, Steal, Target, app, note
+from bo_surrogates.cli.targets import open_campaign, start_campaign, started
 from bo_surrogates.errors import InputError, did_you_mean
 
 
@@ -18,6 +18,7 @@ def ask(
     n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="K", help="How many points.")] = 1,
     database: Database = None,
     name: Name = None,
+    steal: Steal = False,
     as_json: Json = False,
 ) -> None:
     """Propose points to evaluate by hand, and record them as running trials.
@@ -26,12 +27,11 @@ def ask(
     """
     from bo_surrogates.cli.display import print_json, print_trials, trial_json
 
-    path, _ = locate(target, database, name)
-    fresh = Path(target).suffix.lower() == ".toml" and not Path(path).exists()
+    fresh = Path(target).suffix.lower() == ".toml" and not started(target, database)
     with (
         start_campaign(Path(target), database)
-        if fresh
-        else open_campaign(target, database, name, read_only=False)
+        if fresh and name is None
+        else open_campaign(target, database, name, read_only=False, steal=steal)
     ) as campaign:
         asked = campaign.ask(n)
         if as_json:
@@ -65,6 +65,7 @@ def tell(
     ] = None,
     database: Database = None,
     name: Name = None,
+    steal: Steal = False,
     as_json: Json = False,
 ) -> None:
     """Record the result of a running trial, or that it failed."""
@@ -75,7 +76,7 @@ def tell(
             "tell takes either results (metric=value ...) or --failed REASON"
             + (", not both" if results else "")
         )
-    with open_campaign(target, database, name, read_only=False) as campaign:
+    with open_campaign(target, database, name, read_only=False, steal=steal) as campaign:
         if failed is not None:
             if not failed.strip():
                 raise InputError("--failed needs a reason")

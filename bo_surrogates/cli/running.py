@@ -15,6 +15,7 @@ from bo_surrogates.cli.app import (
     Database,
     Json,
     Name,
+    Steal,
     Target,
     Verbose,
     Workers,
@@ -66,6 +67,7 @@ def resume(
             show_default=False,
         ),
     ] = None,
+    steal: Steal = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -74,7 +76,7 @@ def resume(
     Trials that were running when it stopped are run again. What the database holds counts, also
     where the campaign file was changed meanwhile.
     """
-    with open_campaign(target, database, name, read_only=False) as campaign:
+    with open_campaign(target, database, name, read_only=False, steal=steal) as campaign:
         _note_changes(campaign, Path(target))
         if trials is not None:
             campaign.extend(trials)

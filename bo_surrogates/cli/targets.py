@@ -69,7 +69,7 @@ def locate(target: str, database: str | None, name: str | None) -> tuple[str, st
 
 
 def open_campaign(
-    target: str, database: str | None, name: str | None, *, read_only: bool
+    target: str, database: str | None, name: str | None, *, read_only: bool, steal: bool = False
 ) -> Campaign:
     """The stored campaign that the user means.
 
@@ -80,7 +80,27 @@ def open_campaign(
     from bo_surrogates.campaign.campaign import Campaign
 
     path, name = locate(target, database, name)
-    return Campaign.open(path, name, read_only=read_only)
+    return Campaign.open(path, name, read_only=read_only, steal=steal)
+
+
+def started(target: str, database: str | None) -> bool:
+    """Whether the campaign of a file (.toml) has been started.
+
+    Raises:
+        InputError: A campaign file that cannot be read, or a file that is no database.
+        RunError: The database cannot be read.
+    """
+    from bo_surrogates.campaign.storage import Journal, NoDatabaseError
+
+    path, name = locate(target, database, None)
+    try:
+        journal = Journal(path, read_only=True)
+    except NoDatabaseError:
+        return False
+    try:
+        return name in journal.campaigns()
+    finally:
+        journal.close()
 
 
 def start_campaign(path: Path, database: str | None) -> Campaign:

@@ -5,7 +5,9 @@ store writes 0.1 to 0.4 s a trial, growing with their number, knows one database
 silently loses results when two processes write.
 """
 
-from bo_surrogates.campaign.storage.journal import Journal, Report, completed
+from bo_surrogates.campaign.storage.database import NoDatabaseError
+from bo_surrogates.campaign.storage.journal import Journal, completed
+from bo_surrogates.campaign.storage.rows import Report
 from bo_surrogates.campaign.storage.schema import SCHEMA_VERSION
 
-__all__ = ["SCHEMA_VERSION", "Journal", "Report", "completed"]
+__all__ = ["SCHEMA_VERSION", "Journal", "NoDatabaseError", "Report", "completed"]

@@ -7,13 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from sqlalchemy import Connection
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from bo_surrogates.errors import BoSurrogatesError
+from bo_surrogates.campaign.storage.writer_lock import WriterLock
+from bo_surrogates.errors import BoSurrogatesError, InputError
+
+
+class NoDatabaseError(InputError):
+    """There is no such database, or nothing in it yet."""
 
 
 class Database(ABC):
@@ -22,10 +26,8 @@ class Database(ABC):
     Attributes:
         label: The database as the user gave it, without any password.
         engine: SQLAlchemy's.
-        kind: For people.
     """
 
-    kind: ClassVar[str]
     label: str
     engine: Engine
 
@@ -57,6 +59,10 @@ class Database(ABC):
         """An error of the database, with what to do about it."""
 
     @abstractmethod
+    def writer_lock(self, campaign: int, name: str) -> WriterLock:
+        """The lock of a campaign's writer, not acquired yet."""
+
+    @abstractmethod
     def occupied(self, tables: Sequence[str]) -> bool:
         """Whether a database with these tables, none of them our schema's, is another program's."""
 
@@ -71,8 +77,9 @@ class Database(ABC):
 
 def without_password(text: str) -> str:
     """A database's URL as it may be shown."""
-    text = re.sub(r"(://[^/@\s:]*):[^/\s]*@", r"\1:***@", text)
-    return re.sub(r"((?:^|[?&])(?:ssl)?password=)[^&\s]*", r"\1***", text)
+    # Greedily: a password that was not escaped may hold any of the URL's own characters.
+    text = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", text)
+    return re.sub(r"((?:^|[?&])(?:ssl)?password=)[^&]*", r"\1***", text)
 
 
 def open_database(database: str | Path, *, create: bool) -> Database:
@@ -85,11 +92,9 @@ def open_database(database: str | Path, *, create: bool) -> Database:
     Raises:
         InputError: A malformed URL, a kind that is not supported, or no such database.
     """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
+    # Here, because both build on this module.
+    from bo_surrogates.campaign.storage.postgresql import DRIVERS, PostgreSQLDatabase
     from bo_surrogates.campaign.storage.sqlite import SQLiteDatabase
-    from bo_surrogates.errors import InputError
 
     text = str(database)
     if "://" not in text:
@@ -99,8 +104,12 @@ def open_database(database: str | Path, *, create: bool) -> Database:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
         raise InputError(f"database {label!r} is not a valid URL") from error
-    if url.get_backend_name() == "sqlite":
+    name = url.drivername.split("+")[0]
+    if name == "sqlite":
         return SQLiteDatabase(url, label, create=create)
+    if name in DRIVERS:
+        return PostgreSQLDatabase(url, label)
     raise InputError(
-        f"database {label!r}: only SQLite is supported; give a file path such as 'my.db'"
+        f"database {label!r}: only SQLite and PostgreSQL are supported; give a file path such as "
+        "'my.db', or a URL such as 'postgresql://user@host/database'"
     )

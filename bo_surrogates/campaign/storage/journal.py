@@ -9,59 +9,42 @@ what was acknowledged is there, and what was not is not.
 from __future__ import annotations
 
 import json
-import os
-import re
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from sqlalchemy import Column, Connection, Table, delete, func, inspect, select
+from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import IntegrityError
 
-from bo_surrogates.campaign.storage import schema
-from bo_surrogates.campaign.storage.database import open_database
+from bo_surrogates.campaign.storage import rows, schema
+from bo_surrogates.campaign.storage.database import NoDatabaseError, open_database
+from bo_surrogates.campaign.storage.holder import Holder
+from bo_surrogates.campaign.storage.rows import Report
 from bo_surrogates.campaign.storage.schema import SCHEMA_VERSION
 from bo_surrogates.campaign.storage.sqlite import SQLiteDatabase
+from bo_surrogates.campaign.storage.writer_lock import WriterLock
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError, RunError, did_you_mean
-from bo_surrogates.space import Values
 
-_campaign, _trial, _measurement = schema.campaign, schema.trial, schema.measurement
-_progress, _replicate = schema.progress, schema.replicate
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a running trial has reported of a metric.
-
-    Attributes:
-        metric: Which.
-        step: How far the trial was; its unit is the black box's.
-        measurement: The value there.
-        recorded: When, UTC.
-    """
-
-    metric: str
-    step: float
-    measurement: Measurement
-    recorded: datetime
+_campaign = schema.campaign
 
 
 class Journal:
     """One database with any number of campaigns.
 
     Args:
-        database: A file path, or an SQLAlchemy URL (`sqlite:///...`).
-        create: Make the database where there is none.
+        database: A file path, or an SQLAlchemy URL (`sqlite:///...`, `postgresql://...`).
+        create: Make the database's file or tables where there are none.
         read_only: Only look: a database of an earlier version is left as it is.
 
+    Attributes:
+        label: The database as it was given, without any password.
+        version: Of its tables.
+
     Raises:
-        InputError: No such database, not one of ours, or made by a newer version.
+        NoDatabaseError: No such database, or an empty one.
+        InputError: Not one of ours, or made by a newer version.
         RunError: It cannot be opened, read or written.
     """
 
@@ -71,6 +54,8 @@ class Journal:
         self.database = open_database(database, create=create)
         self.label = self.database.label
         self.read_only = read_only
+        self._claims: dict[int, tuple[WriterLock, Holder]] = {}
+        self._known: dict[int, dict[int, Trial]] = {}  # trials of campaigns that are ours to write
         with self.database.errors("open"):
             self.version = self._prepare(create and not read_only)
 
@@ -86,7 +71,7 @@ class Journal:
         if version == SCHEMA_VERSION or (version is not None and self.read_only):
             return version
         if version is None and not create:
-            raise InputError(
+            raise NoDatabaseError(
                 f"{self.label} is empty; it is not a campaign database. Start a campaign with "
                 "'bo-surrogates run CAMPAIGN.toml'"
             )
@@ -129,12 +114,36 @@ class Journal:
         with self.database.write() as connection:
             yield connection
 
+    @contextmanager
+    def _change(self, campaign: int, changed: Sequence[int] = ()) -> Iterator[Connection]:
+        """One transaction on a campaign, that refuses if its writer is not who it was.
+
+        Args:
+            campaign: Which.
+            changed: Numbers of the trials that it adds or changes.
+        """
+        claim = self._claim(campaign)
+        try:
+            with self.write() as connection:
+                self._check_claim(connection, campaign, claim)
+                yield connection
+                after = (
+                    rows.read_trials(connection, campaign, changed, version=self.version)
+                    if campaign in self._known
+                    else []
+                )
+        except BaseException:
+            self._known.pop(campaign, None)  # whether it was committed may be unknown
+            raise
+        if campaign in self._known:
+            self._known[campaign] |= {t.index: t for t in after}
+
     # ---- campaigns ---------------------------------------------------------------------------
     def campaigns(self) -> list[str]:
         """The names of the campaigns, oldest first."""
         with self.read() as connection:
-            rows = connection.execute(select(_campaign.c.name).order_by(_campaign.c.id))
-            return [row.name for row in rows]
+            found = connection.execute(select(_campaign.c.name).order_by(_campaign.c.id))
+            return [row.name for row in found]
 
     def create_campaign(self, name: str, spec: Mapping[str, Any]) -> int:
         """Add a campaign and return its id.
@@ -146,7 +155,7 @@ class Journal:
             with self.write() as connection:
                 result = connection.execute(
                     _campaign.insert().values(
-                        name=name, spec=json.dumps(spec, allow_nan=False), created=_now()
+                        name=name, spec=json.dumps(spec, allow_nan=False), created=rows.now()
                     )
                 )
         except IntegrityError as error:
@@ -177,7 +186,7 @@ class Journal:
 
     def update_spec(self, campaign: int, spec: Mapping[str, Any]) -> None:
         """Replace a campaign's stored specification (a larger budget, say)."""
-        with self.write() as connection:
+        with self._change(campaign) as connection:
             connection.execute(
                 _campaign.update()
                 .where(_campaign.c.id == campaign)
@@ -185,69 +194,94 @@ class Journal:
             )
 
     # ---- the single writer -------------------------------------------------------------------
-    def lock(self, campaign: int, name: str) -> FileLock:
+    def lock(self, campaign: int, name: str, *, steal: bool = False) -> WriterLock:
         """Become the one writer of a campaign; release the returned lock when done.
 
+        Args:
+            campaign: Which.
+            name: Its name.
+            steal: Take the right from another process, if that is shown to be dead. Only needed
+                where a lock outlives its holder; see `writer_lock.py`.
+
         Raises:
-            RunError: Another process is; the message names it.
+            RunError: Another process is the writer; the message names it.
         """
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:60]
-        lock = FileLock(f"{self.path}.{campaign}-{safe}.lock", is_singleton=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"campaign {name!r} in {self.label} is being written by {self._holder(campaign)}; "
-                "wait for it, stop it, or open the campaign read-only ('bo-surrogates status')"
-            ) from None
-        except OSError as error:
-            raise RunError(
-                f"cannot create the lock file {lock.lock_file}: {error}; check the permissions of "
-                "the folder"
-            ) from error
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        lock = self.database.writer_lock(campaign, name)
+        with self.database.errors("lock"):
+            if not lock.acquire():
+                self._contend(lock, campaign, name, steal=steal)
+        holder = Holder.this_process()
         try:
             with self.write() as connection:
                 connection.execute(
                     _campaign.update()
                     .where(_campaign.c.id == campaign)
-                    .values(writer=json.dumps(holder))
+                    .values(writer=holder.to_json())
                 )
         except BaseException:
             lock.release()
             raise
+        lock.keep()
+        self._claims[campaign] = lock, holder
         return lock
 
-    def _holder(self, campaign: int) -> str:
+    def _contend(self, lock: WriterLock, campaign: int, name: str, *, steal: bool) -> None:
         with self.read() as connection:
-            text = connection.execute(
-                select(_campaign.c.writer).where(_campaign.c.id == campaign)
-            ).scalar_one()
-        if not text:
-            return "another process"
-        holder = json.loads(text)
-        return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
+            holder = self._holder(connection, campaign)
+        if not steal:
+            raise RunError(
+                f"campaign {name!r} in {self.label} is being written by "
+                f"{holder or 'another process'}; wait for it, stop it, or open the campaign "
+                "read-only ('bo-surrogates status'). If it is dead on another machine, add --steal"
+            )
+        reason = lock.steal(holder)
+        if reason is not None:
+            raise RunError(
+                f"the right to write campaign {name!r} in {self.label} was not taken over: {reason}"
+            )
+
+    def _holder(self, connection: Connection, campaign: int) -> Holder | None:
+        # The row stays locked until the transaction's end, where the database has such locks: the
+        # writer cannot change within it, and transactions on one campaign are one after the other.
+        query = select(_campaign.c.writer).where(_campaign.c.id == campaign)
+        if connection.get_execution_options().get("bo_surrogates_write"):
+            query = query.with_for_update()
+        return Holder.from_json(connection.execute(query).scalar_one_or_none())
+
+    def _claim(self, campaign: int) -> Holder | None:
+        """This journal's right to write a campaign, unless it was given back."""
+        lock, holder = self._claims.get(campaign, (None, None))
+        if lock is not None and not lock.held:
+            del self._claims[campaign]
+            self._known.pop(campaign, None)
+            return None
+        return holder
+
+    def _check_claim(self, connection: Connection, campaign: int, claim: Holder | None) -> None:
+        holder = self._holder(connection, campaign)
+        if claim is not None and (holder is None or holder.token != claim.token):
+            raise RunError(
+                f"the right to write this campaign in {self.label} was taken over by "
+                f"{holder or 'another process'}; this process writes nothing any more, and "
+                "nothing recorded is lost"
+            )
 
     # ---- trials ------------------------------------------------------------------------------
     def add_trials(self, campaign: int, trials: Sequence[Trial]) -> None:
-        """Commit asked trials, all or none."""
-        with self.write() as connection:
-            connection.execute(
-                _trial.insert(),
-                [
-                    {
-                        "campaign_id": campaign,
-                        "number": t.index,
-                        "parameters": json.dumps(t.parameters, allow_nan=False),
-                        "status": "running",
-                        "origin": t.origin,
-                        "seconds": json.dumps(dict(t.seconds)),
-                        "diagnostics": json.dumps(dict(t.diagnostics)),
-                        "created": _now(),
-                    }
-                    for t in trials
-                ],
-            )
+        """Commit asked trials, all or none.
+
+        Raises:
+            RunError: There is a trial of that number already.
+        """
+        try:
+            with self._change(campaign, [t.index for t in trials]) as connection:
+                rows.add_trials(connection, campaign, trials)
+        except IntegrityError as error:
+            raise RunError(
+                f"{self.label} holds a trial with one of the numbers "
+                f"{', '.join(str(t.index) for t in trials)} already: another process writes the "
+                "campaign"
+            ) from error
 
     def finish_trial(
         self,
@@ -257,59 +291,47 @@ class Journal:
         measurements: Mapping[str, Measurement] | None = None,
         reason: str | None = None,
         seconds: Mapping[str, float] | None = None,
+        status: str | None = None,
     ) -> None:
         """Commit a running trial's result, or the reason why there is none; both at once.
+
+        Args:
+            campaign: Which.
+            index: The trial.
+            measurements: Its result; None if there is none.
+            reason: Why it ended as it did, for people.
+            seconds: Times to add to those recorded when it was asked.
+            status: None: "completed" with a result, "abandoned" without.
 
         Raises:
             InputError: There is no such trial, or it is finished already.
         """
-        with self.write() as connection:
-            self._require_running(connection, campaign, index)
-            before = connection.execute(
-                select(_trial.c.seconds).where(_is(campaign, index))
-            ).scalar_one()
-            connection.execute(
-                _trial.update()
-                .where(_is(campaign, index))
-                .values(
-                    status="abandoned" if measurements is None else "completed",
-                    reason=None if reason is None else _storable(reason),
-                    seconds=json.dumps({**json.loads(before), **(seconds or {})}),
-                    finished=_now(),
-                )
+        if status is None:
+            status = "abandoned" if measurements is None else "completed"
+        with self._change(campaign, [index]) as connection:
+            rows.finish_trial(
+                connection, campaign, index, status, measurements or {}, reason, seconds or {}
             )
-            if measurements:
-                _insert(connection, _measurement, campaign, index, measurements)
-
-    def _no_such_trial(self, connection: Connection, campaign: int, index: int) -> str:
-        rows = connection.execute(
-            select(_trial.c.number)
-            .where(_trial.c.campaign_id == campaign, _trial.c.status == "running")
-            .order_by(_trial.c.number)
-        )
-        running = [str(row.number) for row in rows]
-        return f"there is no trial {index}; running trials: {', '.join(running) or 'none'}"
 
     def trials(self, campaign: int, index: int | None = None) -> list[Trial]:
-        """All trials of a campaign by index, or the one of a given index."""
-        trials = select(*self._trial_columns()).where(_trial.c.campaign_id == campaign)
-        measurements = select(_measurement).where(_measurement.c.campaign_id == campaign)
-        if index is not None:
-            trials = trials.where(_trial.c.number == index)
-            measurements = measurements.where(_measurement.c.number == index)
+        """All trials of a campaign by index, or the one of a given index.
+
+        The writer of a campaign knows them and reads them only once.
+        """
+        if self._claim(campaign) is not None:
+            if campaign not in self._known:
+                self._known[campaign] = {t.index: t for t in self._read_trials(campaign, None)}
+            known = self._known[campaign]
+            return (
+                list(known.values()) if index is None else [known[i] for i in [index] if i in known]
+            )
+        return self._read_trials(campaign, None if index is None else [index])
+
+    def _read_trials(self, campaign: int, indices: Sequence[int] | None) -> list[Trial]:
         with self.read() as connection:
-            measured: dict[int, dict[str, Measurement]] = {}
-            for m in connection.execute(measurements):
-                measured.setdefault(m.number, {})[m.metric] = _measured(m)
-            rows = connection.execute(trials.order_by(_trial.c.number))
-            return [_to_trial(row, measured.get(row.number, {})) for row in rows]
+            return rows.read_trials(connection, campaign, indices, version=self.version)
 
-    def _trial_columns(self) -> list[Column[Any]]:
-        """What is read of each trial: its log only where it is asked for."""
-        later = {"attempt"} if self.version < 2 else set()
-        return [c for c in _trial.c if c.name not in {"log", *later}]
-
-    # ---- what a running trial reports ----------------------------------------------------------
+    # ---- what belongs to a trial -------------------------------------------------------------
     def add_progress(
         self, campaign: int, index: int, step: float, measurements: Mapping[str, Measurement]
     ) -> None:
@@ -318,26 +340,13 @@ class Journal:
         Raises:
             InputError: There is no such trial, or it is finished.
         """
-        with self.write() as connection:
-            self._require_running(connection, campaign, index)
-            connection.execute(
-                delete(_progress).where(
-                    _progress.c.campaign_id == campaign,
-                    _progress.c.number == index,
-                    _progress.c.step == step,
-                    _progress.c.metric.in_(list(measurements)),
-                )
-            )
-            _insert(connection, _progress, campaign, index, measurements, step=step)
+        with self._change(campaign) as connection:
+            rows.add_progress(connection, campaign, index, step, measurements)
 
     def progress(self, campaign: int, index: int | None = None) -> dict[int, list[Report]]:
         """What trials have reported, by trial, in the order of steps; of one trial, or of all."""
-        reports: dict[int, list[Report]] = {}
-        for row in self._rows_of(_progress, campaign, index, _progress.c.step):
-            reports.setdefault(row.number, []).append(
-                Report(row.metric, row.step, _measured(row), datetime.fromisoformat(row.recorded))
-            )
-        return reports
+        with self.read() as connection:
+            return rows.read_progress(connection, campaign, index) if self.version > 1 else {}
 
     def add_replicate(
         self, campaign: int, index: int, repeat: int, measurements: Mapping[str, Measurement]
@@ -354,9 +363,8 @@ class Journal:
             InputError: There is no such trial, it is finished, or has that repeat already.
         """
         try:
-            with self.write() as connection:
-                self._require_running(connection, campaign, index)
-                _insert(connection, _replicate, campaign, index, measurements, repeat=repeat)
+            with self._change(campaign) as connection:
+                rows.add_replicate(connection, campaign, index, repeat, measurements)
         except IntegrityError as error:
             raise InputError(
                 f"trial {index} has its repeat {repeat} already; a recorded result is never "
@@ -367,11 +375,8 @@ class Journal:
         self, campaign: int, index: int | None = None
     ) -> dict[int, dict[int, dict[str, Measurement]]]:
         """The repeated measurements: by trial, repeat and metric; of one trial, or of all."""
-        repeats: dict[int, dict[int, dict[str, Measurement]]] = {}
-        for row in self._rows_of(_replicate, campaign, index, _replicate.c.repeat):
-            one = repeats.setdefault(row.number, {}).setdefault(row.repeat, {})
-            one[row.metric] = _measured(row)
-        return repeats
+        with self.read() as connection:
+            return rows.read_replicates(connection, campaign, index) if self.version > 1 else {}
 
     def note_attempt(self, campaign: int, index: int, attempt: int) -> None:
         """Commit that a running trial is evaluated anew: what it had reported so far is dropped.
@@ -386,14 +391,8 @@ class Journal:
         Raises:
             InputError: There is no such trial, or it is finished.
         """
-        with self.write() as connection:
-            self._require_running(connection, campaign, index)
-            connection.execute(_trial.update().where(_is(campaign, index)).values(attempt=attempt))
-            connection.execute(
-                delete(_progress).where(
-                    _progress.c.campaign_id == campaign, _progress.c.number == index
-                )
-            )
+        with self._change(campaign, [index]) as connection:
+            rows.set_attempt(connection, campaign, index, attempt)
 
     def note_log(self, campaign: int, index: int, text: str) -> None:
         """Commit what a trial printed, instead of what was noted before.
@@ -401,11 +400,8 @@ class Journal:
         Raises:
             InputError: There is no such trial.
         """
-        with self.write() as connection:
-            self._status(connection, campaign, index)
-            connection.execute(
-                _trial.update().where(_is(campaign, index)).values(log=_storable(text))
-            )
+        with self._change(campaign) as connection:
+            rows.set_log(connection, campaign, index, text)
 
     def log(self, campaign: int, index: int) -> str | None:
         """What a trial printed, if that was noted.
@@ -414,94 +410,11 @@ class Journal:
             InputError: There is no such trial.
         """
         with self.read() as connection:
-            self._status(connection, campaign, index)
-            if self.version < 2:
-                return None
-            text: str | None = connection.execute(
-                select(_trial.c.log).where(_is(campaign, index))
-            ).scalar_one()
-            return text
-
-    def _status(self, connection: Connection, campaign: int, index: int) -> str:
-        row = connection.execute(select(_trial.c.status).where(_is(campaign, index))).first()
-        if row is None:
-            raise InputError(self._no_such_trial(connection, campaign, index))
-        return str(row.status)
-
-    def _require_running(self, connection: Connection, campaign: int, index: int) -> None:
-        status = self._status(connection, campaign, index)
-        if status != "running":
-            raise InputError(
-                f"trial {index} is {status} already; a recorded result is never overwritten"
-            )
-
-    def _rows_of(self, table: Table, campaign: int, index: int | None, order: Any) -> list[Any]:
-        if self.version < 2:
-            return []
-        rows = select(table).where(table.c.campaign_id == campaign)
-        if index is not None:
-            rows = rows.where(table.c.number == index)
-        with self.read() as connection:
-            return list(connection.execute(rows.order_by(table.c.number, order, table.c.metric)))
+            return rows.read_log(connection, campaign, index, version=self.version)
 
     def close(self) -> None:
         """Close all connections."""
         self.database.close()
-
-
-def _is(campaign: int, index: int) -> Any:
-    return (_trial.c.campaign_id == campaign) & (_trial.c.number == index)
-
-
-def _insert(
-    connection: Connection,
-    table: Table,
-    campaign: int,
-    index: int,
-    measurements: Mapping[str, Measurement],
-    **key: float,
-) -> None:
-    """Add a row a metric; all but results also say when they were recorded."""
-    if table is not _measurement:
-        key["recorded"] = _now()  # type: ignore[assignment]
-    connection.execute(
-        table.insert(),
-        [
-            {"campaign_id": campaign, "number": index, "metric": metric,
-             "mean": m.mean, "sem": m.sem, **key}
-            for metric, m in measurements.items()
-        ],
-    )  # fmt: skip
-
-
-def _measured(row: Any) -> Measurement:
-    return Measurement(row.mean, row.sem)
-
-
-def _storable(text: str) -> str:
-    """Text from anywhere as every database takes it: no lone surrogates, no NUL."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _to_trial(row: Any, measurements: Mapping[str, Measurement]) -> Trial:
-    parameters: Values = json.loads(row.parameters)
-    return Trial(
-        index=row.number,
-        parameters=parameters,
-        status=row.status,
-        origin=row.origin,
-        measurements=measurements,
-        reason=row.reason,
-        seconds=json.loads(row.seconds),
-        diagnostics=json.loads(row.diagnostics),
-        created=datetime.fromisoformat(row.created),
-        finished=None if row.finished is None else datetime.fromisoformat(row.finished),
-        attempt=getattr(row, "attempt", 1),
-    )
 
 
 def completed(trials: Iterable[Trial]) -> list[Trial]:

@@ -13,7 +13,9 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from bo_surrogates.campaign.storage.database import Database
+from bo_surrogates.campaign.storage.database import Database, NoDatabaseError
+from bo_surrogates.campaign.storage.file_lock import FileWriterLock
+from bo_surrogates.campaign.storage.writer_lock import WriterLock
 from bo_surrogates.errors import BoSurrogatesError, InputError, RunError
 
 
@@ -24,10 +26,9 @@ class SQLiteDatabase(Database):
         path: Of the file.
 
     Raises:
-        InputError: There is no such file and none may be made, or it can be none.
+        NoDatabaseError: There is no such file, and none may be made.
+        InputError: There can be none.
     """
-
-    kind = "SQLite"
 
     def __init__(self, url: URL, label: str, *, create: bool) -> None:
         self.label = label
@@ -39,7 +40,7 @@ class SQLiteDatabase(Database):
         if self.path.is_dir():
             raise InputError(f"database {self.label} is a folder; give the path of a file")
         if not exists and not create:
-            raise InputError(
+            raise NoDatabaseError(
                 f"there is no database {self.label}; start a campaign with "
                 "'bo-surrogates run CAMPAIGN.toml', or check the path"
             )
@@ -54,6 +55,10 @@ class SQLiteDatabase(Database):
         """The file at a path."""
         url = URL.create("sqlite", database=os.path.abspath(os.path.expanduser(path)))
         return cls(url, path, create=create)
+
+    def writer_lock(self, campaign: int, name: str) -> WriterLock:
+        """The lock of a campaign's writer, not acquired yet."""
+        return FileWriterLock(self.path, campaign, name)
 
     def occupied(self, tables: Sequence[str]) -> bool:
         """A file of ours holds nothing else."""
