@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,3 +65,19 @@ def save(figure: Figure, path: str | Path) -> Path:
     except OSError as error:
         raise RunError(f"cannot write the figure {path}: {error}") from error
     return path
+
+
+def shorten(text: str, length: int) -> str:
+    """A text cut to at most `length` characters, with its beginning and its end."""
+    if len(text) <= length:
+        return text
+    head = (2 * (length - 1) + 2) // 3
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+def wrap(text: str, width: int, lines: int = 3) -> str:
+    """A text broken into lines of about `width` characters, long words included."""
+    broken = textwrap.wrap(text, width) or [""]
+    if len(broken) > lines:
+        broken = [*broken[: lines - 1], shorten(" ".join(broken[lines - 1 :]), width)]
+    return "\n".join(broken)

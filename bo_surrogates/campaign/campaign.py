@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bo_surrogates.campaign.ax_bridge import AxBridge
+    from bo_surrogates.campaign.model import CampaignModel
     from bo_surrogates.campaign.running import Event
 
 Result = Mapping[str, float | tuple[float, float | None] | Measurement]
@@ -59,6 +60,7 @@ class Campaign:
         self.read_only = read_only
         self._id = number
         self._bridge: AxBridge | None = None
+        self._model: tuple[tuple[int, int], CampaignModel] | None = None
         self._lock = None if read_only else journal.lock(number, name, steal=steal)
 
     @classmethod
@@ -166,6 +168,36 @@ class Campaign:
     def to_dataframe(self) -> pd.DataFrame:
         """See `results.to_dataframe`."""
         return results.to_dataframe(self.trials)
+
+    def model(self) -> CampaignModel:
+        """The surrogate, fitted to the completed trials: the one the next ask would decide by.
+
+        Fitted when first wanted, and again when there are new trials or results.
+
+        Raises:
+            InputError: Fewer than two trials are completed.
+            FitError: The surrogate could not be fitted.
+        """
+        from bo_surrogates.campaign.model import fit_model
+
+        trials = self.trials
+        known = len(trials), sum(t.status == "completed" for t in trials)
+        if self._model is None or self._model[0] != known:
+            self._model = known, fit_model(self.spec, trials)
+        return self._model[1]
+
+    def predict(
+        self,
+        points: pd.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        *,
+        level: float = 0.9,
+        noise: bool = False,
+    ) -> pd.DataFrame:
+        """Mean, standard deviation and central interval of each metric at points.
+
+        See `CampaignModel.predict`; by default of the noise-free outcome.
+        """
+        return self.model().predict(points, level=level, noise=noise)
 
     # ---- ask and tell ----------------------------------------------------------------------------
     def _require_writer(self) -> None:

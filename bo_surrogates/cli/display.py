@@ -140,9 +140,9 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
         if trial is not None:
             console.print(Text(f"best: trial {trial.index}", "bold"))
             for name in campaign.metrics:
-                console.print(f"  {name} = {trial.measurements[name]}{_unit(campaign, name)}")
+                console.print(f"  {name} = {trial.measurements[name]}{unit(campaign, name)}")
             for name, value in trial.parameters.items():
-                text = f"  {name} = {_number(value)}{_unit(campaign, name)}"
+                text = f"  {name} = {_number(value)}{unit(campaign, name)}"
                 console.print(text, style="dim")
         return
     console.print(Text(_front_size(len(front)), "bold"))
@@ -191,14 +191,15 @@ def _trials_table(campaign: Campaign, trials: Sequence[Trial], console: Console)
         table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("trial", justify="right", style="bold")
         for name in measured if compact else (*measured, *names):
-            table.add_column(name + _unit(campaign, name, " [{}]"), justify="right")
+            table.add_column(name + unit(campaign, name, " [{}]"), justify="right")
         if compact:
             table.add_column("parameters", overflow="fold")
         for t in trials:
             metrics = [str(t.measurements[m]) if m in t.measurements else "" for m in measured]
             values = [_number(t.parameters[n]) for n in names]
-            point = ", ".join(f"{n}={v}" for n, v in zip(names, values, strict=True))
-            table.add_row(str(t.index), *metrics, *([point] if compact else values))
+            table.add_row(
+                str(t.index), *metrics, *([format_point(t.parameters)] if compact else values)
+            )
         return table
 
     full = table(compact=False)
@@ -207,10 +208,16 @@ def _trials_table(campaign: Campaign, trials: Sequence[Trial], console: Console)
     return full if width <= console.width else table(compact=True)
 
 
-def _unit(campaign: Campaign, name: str, form: str = " {}") -> str:
+def unit(campaign: Campaign, name: str, form: str = " {}") -> str:
+    """The unit of a parameter or metric in a form such as " [{}]"; nothing without one."""
     units = {p.name: getattr(p, "unit", "") for p in campaign.spec.space.parameters}
     units |= {o.name: o.unit for o in campaign.spec.objectives}
     return form.format(units[name]) if units.get(name) else ""
+
+
+def format_point(parameters: Mapping[str, Value]) -> str:
+    """A point on one line."""
+    return ", ".join(f"{name}={_number(value)}" for name, value in parameters.items())
 
 
 def _number(value: Value) -> str:
@@ -362,8 +369,7 @@ def _line(trial: Trial, metrics: Sequence[str]) -> str:
         result = "no result: " + " ".join((trial.reason or "").split())
     else:
         result = ", ".join(f"{name} = {trial.measurements[name]}" for name in metrics)
-    point = ", ".join(f"{name}={_number(value)}" for name, value in trial.parameters.items())
-    return f"trial {trial.index} ({trial.origin}): {result}  [{point}]"
+    return f"trial {trial.index} ({trial.origin}): {result}  [{format_point(trial.parameters)}]"
 
 
 def _best_line(campaign: Campaign) -> str:
