@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import keyword
 import math
 import os
-import shlex
-import shutil
 import signal
-import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +26,16 @@ if TYPE_CHECKING:
     from bo_surrogates.space import Space, Values
 
 Reading = tuple[float, float | None]  # mean and, if known, its standard error
-
-STDERR_LINES = 5  # of a failed command's standard error, quoted in the reason
-STDERR_CHARACTERS = 600
+Report = Callable[..., bool]  # report(step, metric=value, ...): whether to go on
+EXTRAS = ("seed", "trial_index", "attempt", "report")  # what a function may ask for by argument
 
 
 class TrialFailure(RunError):  # noqa: N818 - an outcome of a trial, not of the program
     """An evaluation gave no usable result; the text is the reason recorded with the trial."""
+
+
+class EvaluationStopped(Exception):  # noqa: N818 - not an error: what `report` has said before
+    """Raised by `report` in an evaluation that was told to stop and goes on."""
 
 
 class BlackBox(ABC):
@@ -59,13 +58,25 @@ class BlackBox(ABC):
         """
 
     @abstractmethod
-    def __call__(self, parameters: Values, trial_index: int, seed: int) -> Any:
+    def __call__(
+        self,
+        parameters: Values,
+        trial_index: int,
+        seed: int,
+        *,
+        report: Report | None = None,
+        attempt: int = 1,
+    ) -> Any:
         """Evaluate one point.
 
         Args:
             parameters: Values by name.
             trial_index: The trial's number in the campaign.
             seed: For whatever the evaluation draws at random.
+            report: Called with a step (a number) and metrics by keyword as the evaluation goes;
+                False: it is to end now. Goes on regardless: the next call raises
+                `EvaluationStopped`.
+            attempt: 1, or more where the trial is evaluated anew.
 
         Returns:
             A number, or a mapping from metric to a number or to (mean, standard error):
@@ -77,8 +88,8 @@ class PythonBlackBox(BlackBox):
     """A Python function, called with keyword arguments by parameter name.
 
     Where a parameter's name is no Python identifier, the function is called with one mapping from
-    name to value instead. A function with an argument named `seed` or `trial_index` (that is not a
-    parameter of the campaign) gets the trial's.
+    name to value instead. A function with an argument named `seed`, `trial_index`, `attempt` or
+    `report` (that is not a parameter of the campaign) gets the trial's; see `BlackBox.__call__`.
 
     Args:
         function: The function, or where to import it from as "module:function". It is pickled by
@@ -122,7 +133,7 @@ class PythonBlackBox(BlackBox):
             return
         self.extras = tuple(
             name
-            for name in ("seed", "trial_index")
+            for name in EXTRAS
             if name not in self.names
             and name in signature.parameters
             and signature.parameters[name].kind
@@ -146,9 +157,22 @@ class PythonBlackBox(BlackBox):
         """See `BlackBox.prepare`."""
         self._loaded()
 
-    def __call__(self, parameters: Values, trial_index: int, seed: int) -> Any:
+    def __call__(
+        self,
+        parameters: Values,
+        trial_index: int,
+        seed: int,
+        *,
+        report: Report | None = None,
+        attempt: int = 1,
+    ) -> Any:
         """See `BlackBox.__call__`."""
-        given = {"seed": seed, "trial_index": trial_index}
+        given = {
+            "seed": seed,
+            "trial_index": trial_index,
+            "attempt": attempt,
+            "report": report or _go_on,
+        }
         extras = {name: given[name] for name in self.extras}
         if self.by_keyword:
             return self._loaded()(**parameters, **extras)
@@ -158,6 +182,12 @@ class PythonBlackBox(BlackBox):
         # A function named by "module:function" is imported again where it is needed.
         loaded = None if isinstance(self._source, str) else self._function
         return {**self.__dict__, "_function": loaded}
+
+
+def _go_on(step: float, /, **metrics: float) -> bool:
+    """The report of an evaluation that nobody follows."""
+    read_report(step, metrics)
+    return True
 
 
 def _import_function(target: str) -> Callable[..., Any]:
@@ -205,81 +235,6 @@ def _import_function(target: str) -> Callable[..., Any]:
     return result
 
 
-class CommandBlackBox(BlackBox):
-    """A program: the point as JSON on standard input, the metrics as JSON on standard output.
-
-    The command line is split into words as a shell would, but no shell runs it; for pipes and
-    variables write `sh -c '...'`. The program runs in the current directory with the environment
-    variables `BO_SURROGATES_TRIAL` (the trial's index) and `BO_SURROGATES_SEED`. Its last line of
-    output that is not blank must be a JSON object from metric to a number or to
-    [mean, standard error]; what it prints before is ignored. A non-zero exit code is a failure.
-
-    Raises:
-        InputError: The command is empty, has an unclosed quote, or names no program.
-    """
-
-    needs_process: ClassVar[bool] = True  # killed with all that it started at a time-out
-
-    def __init__(self, command: str, *, metrics: Sequence[str]) -> None:
-        self.command = command
-        self.metrics = tuple(metrics)
-        try:
-            self.words = shlex.split(command)
-        except ValueError as error:
-            raise InputError(f"command = {command!r}: {error}") from None
-        if not self.words:
-            raise InputError("command: expected a program and its arguments, got an empty text")
-        if shutil.which(self.words[0]) is None:
-            raise InputError(
-                f"command = {command!r}: no program {self.words[0]!r} in {os.getcwd()} or on PATH; "
-                "give its full path, or make it executable (chmod +x)"
-            )
-
-    def prepare(self) -> None:
-        """Nothing to load."""
-
-    def __call__(self, parameters: Values, trial_index: int, seed: int) -> Any:
-        """See `BlackBox.__call__`."""
-        environment = {
-            **os.environ,
-            "BO_SURROGATES_TRIAL": str(trial_index),
-            "BO_SURROGATES_SEED": str(seed),
-        }
-        try:
-            done = subprocess.run(
-                self.words,
-                input=json.dumps(parameters).encode(),
-                capture_output=True,
-                env=environment,
-                check=False,
-            )
-        except OSError as error:
-            raise TrialFailure(f"the command could not be started: {error}") from error
-        if done.returncode != 0:
-            tail = _tail(done.stderr)
-            said = f": {tail}" if tail else ", with nothing on its standard error"
-            raise TrialFailure(f"the command {describe_exit(done.returncode)}{said}")
-        lines = [line for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
-        if not lines:
-            raise TrialFailure(
-                "the command printed nothing; its last line must be a JSON object of metrics"
-            )
-        try:
-            result = json.loads(lines[-1])
-        except (ValueError, RecursionError):
-            result = None
-        if not isinstance(result, dict):
-            raise TrialFailure(
-                f"the command's last line is not a JSON object of metrics: {lines[-1][:200]!r}"
-            )
-        return result
-
-
-def _tail(stderr: bytes) -> str:
-    lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
-    return "\n".join(lines[-STDERR_LINES:])[-STDERR_CHARACTERS:]
-
-
 class Evaluable(Protocol):
     """What a problem offers: a named face in the user's units."""
 
@@ -297,7 +252,15 @@ class ProblemBlackBox(BlackBox):
     def prepare(self) -> None:
         """Nothing to load: the problem came along."""
 
-    def __call__(self, parameters: Values, trial_index: int, seed: int) -> Any:
+    def __call__(
+        self,
+        parameters: Values,
+        trial_index: int,
+        seed: int,
+        *,
+        report: Report | None = None,
+        attempt: int = 1,
+    ) -> Any:
         """See `BlackBox.__call__`."""
         return self.problem.evaluate(parameters, seed=seed)
 
@@ -332,6 +295,8 @@ def make_black_box(
     if kind == "python":
         return PythonBlackBox(target, space=space, metrics=metrics)
     if kind == "command":
+        from bo_surrogates.campaign.command import CommandBlackBox
+
         return CommandBlackBox(target, metrics=metrics)
     if resolve_problem is None:
         raise InputError(
@@ -377,17 +342,33 @@ def read_result(raw: object, metrics: Sequence[str]) -> dict[str, Reading]:
     return readings
 
 
-def _reading(metric: str, raw: object) -> Reading:
+def read_report(step: object, metrics: Mapping[str, object]) -> tuple[float, dict[str, Reading]]:
+    """A step and what was reported at it, checked.
+
+    Raises:
+        TrialFailure: The step is no finite number, there is no metric, or one has no finite value.
+    """
+    at = _finite("report: the step", step)
+    if not metrics:
+        raise TrialFailure(f"report at step {at:g}: no metric; write report({at:g}, loss=0.5)")
+    return at, {
+        metric: _reading(metric, value, f"report at step {at:g}: ")
+        for metric, value in metrics.items()
+    }
+
+
+def _reading(metric: str, raw: object, where: str = "") -> Reading:
+    what = f"{where}metric {metric!r}"
     if isinstance(raw, tuple | list):
         if len(raw) != 2:
             raise TrialFailure(
-                f"metric {metric!r} must be a number or (mean, standard error), got {_short(raw)}"
+                f"{what} must be a number or (mean, standard error), got {_short(raw)}"
             )
-        sem = None if raw[1] is None else _finite(f"metric {metric!r}: the standard error", raw[1])
+        sem = None if raw[1] is None else _finite(f"{what}: the standard error", raw[1])
         if sem is not None and sem < 0:
-            raise TrialFailure(f"metric {metric!r}: the standard error must be >= 0, got {sem:g}")
-        return _finite(f"metric {metric!r}", raw[0]), sem
-    return _finite(f"metric {metric!r}", raw), None
+            raise TrialFailure(f"{what}: the standard error must be >= 0, got {sem:g}")
+        return _finite(what, raw[0]), sem
+    return _finite(what, raw), None
 
 
 def _finite(what: str, raw: object) -> float:

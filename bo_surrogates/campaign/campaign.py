@@ -11,6 +11,7 @@ happened: the trials that were running are run again, under the same seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from bo_surrogates.campaign import results
+from bo_surrogates.campaign.execution.logs import log_file, log_files, log_folder
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.storage import Journal
 from bo_surrogates.campaign.trial import Measurement, Trial
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bo_surrogates.campaign.ax_bridge import AxBridge
+    from bo_surrogates.campaign.execution.future_runner import AnyExecutor
     from bo_surrogates.campaign.model import CampaignModel
     from bo_surrogates.campaign.running import Event
+    from bo_surrogates.campaign.storage import Report
 
 Result = Mapping[str, float | tuple[float, float | None] | Measurement]
 
@@ -319,24 +323,7 @@ class Campaign:
             )
         measurements = {}
         for metric in self.metrics:
-            value = result[metric]
-            try:
-                if isinstance(value, Measurement):
-                    measurements[metric] = value
-                elif isinstance(value, Sequence) and not isinstance(value, str):
-                    measurements[metric] = Measurement(*value)
-                else:
-                    measurements[metric] = Measurement(value)
-            except (InputError, TypeError) as error:
-                text = (
-                    str(error)
-                    if isinstance(error, InputError)
-                    else (f"expected a value or a pair (value, standard error), got {value!r}")
-                )
-                raise InputError(
-                    f"trial {index}, metric {metric!r}: {text}; if the experiment failed, abandon "
-                    "the trial with a reason"
-                ) from error
+            measurements[metric] = _measurement(index, metric, result[metric])
         return measurements
 
     def _ax(self) -> AxBridge:
@@ -346,6 +333,74 @@ class Campaign:
 
             self._bridge = AxBridge(self.spec)
         return self._bridge
+
+    # ---- trials under way ------------------------------------------------------------------------
+    def report(self, index: int, step: float, result: Result) -> None:
+        """Commit what a running trial reports at a step of its evaluation.
+
+        Args:
+            index: The trial.
+            step: How far it is, in a unit of the black box's own; a step reported again counts
+                with its last report.
+            result: By metric, any of them: a value, or a pair of value and standard error.
+
+        Raises:
+            InputError: A value that is no finite number, or no such running trial.
+        """
+        self._require_writer()
+        if not math.isfinite(step):
+            raise InputError(f"trial {index}: a step must be finite, got {step!r}")
+        self.journal.add_progress(
+            self._id, index, float(step), {m: _measurement(index, m, v) for m, v in result.items()}
+        )
+
+    def progress(self, index: int | None = None) -> dict[int, list[Report]]:
+        """What trials have reported, by trial and in the order of steps."""
+        return self.journal.progress(self._id, index)
+
+    def add_replicate(self, index: int, repeat: int, result: Result) -> None:
+        """Commit one of the repeated measurements of a running trial.
+
+        Raises:
+            InputError: As `tell`; or it has that repeat already.
+        """
+        self._require_writer()
+        self.journal.add_replicate(self._id, index, repeat, self._check_result(index, result))
+
+    def replicates(self, index: int) -> dict[int, dict[str, Measurement]]:
+        """The repeated measurements of a trial so far: by repeat and metric."""
+        return self.journal.replicates(self._id, index).get(index, {})
+
+    def note_attempt(self, index: int, attempt: int) -> Trial:
+        """Commit that a running trial is evaluated anew; what it had reported is dropped."""
+        self._require_writer()
+        self.journal.note_attempt(self._id, index, attempt)
+        return self.journal.trials(self._id, index)[0]
+
+    @property
+    def log_folder(self) -> Path:
+        """Where what trials print is kept: a file a trial."""
+        # Of a database that is no file, in the current directory.
+        path = self.journal.path or Path(self.journal.database.engine.url.database or "campaigns")
+        return log_folder(path, self.spec.name)
+
+    def note_log(self, index: int) -> None:
+        """Commit that a trial has left a log."""
+        self._require_writer()
+        path = log_file(self.log_folder, index)
+        self.journal.note_log(self._id, index, str(Path(*path.parts[-3:])))
+
+    def log(self, index: int) -> str:
+        """What a trial printed, attempt after attempt; empty if nothing.
+
+        Raises:
+            InputError: There is no such trial.
+        """
+        kept = self.journal.log(self._id, index)
+        # A trial that is running, or whose campaign was killed meanwhile, has not noted it yet.
+        folder = self.log_folder if kept is None else (self.log_folder.parents[1] / kept).parent
+        files = log_files(folder, index)
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
 
     # ---- running ---------------------------------------------------------------------------------
     def extend(self, trials: int) -> None:
@@ -368,6 +423,9 @@ class Campaign:
         *,
         trials: int | None = None,
         workers: int | None = None,
+        executor: str | AnyExecutor | None = None,
+        scheduler: str | None = None,
+        asynchronous: bool | None = None,
         on_event: Callable[[Event], None] | None = None,
         resolve_problem: Callable[..., Any] | None = None,
     ) -> None:
@@ -375,15 +433,21 @@ class Campaign:
 
         Trials left running by an earlier process are evaluated again first (or abandoned, by the
         campaign's `on_interrupt`). Points are asked in batches of the campaign's batch size, and a
-        batch is finished before the next is asked, so the course of a campaign does not depend on
-        the number of workers.
+        batch is finished before the next is asked, so the course of a campaign depends neither on
+        the number of workers nor on the executor. An asynchronous run asks for the next point as
+        soon as a worker is free, with the running ones pending: then its course depends on the
+        order of completion.
 
         Args:
             black_box: Called with the parameters as keywords; returns a number (of the one
                 objective) or a mapping of metrics to numbers or (value, standard error) pairs.
                 None: the campaign's own black box.
             trials: Stop after this many more, even if the budget is not spent.
-            workers: Processes that evaluate; None: the campaign's own number.
+            workers: Trials evaluated at a time; None: the campaign's own number.
+            executor: "in-process", "processes", "dask", or any executor with the interface of
+                `concurrent.futures.Executor` (it is not shut down); None: the campaign's own.
+            scheduler: Of Dask; None: the campaign's own.
+            asynchronous: None: as the campaign says.
             on_event: Told of each step.
             resolve_problem: Turns the name of a problem and its options into an object with
                 `evaluate(parameters, seed)`.
@@ -392,13 +456,27 @@ class Campaign:
             InputError: The campaign has no black box, or it cannot take the parameters.
             RunError: Too many trials failed in a row, or nothing is left to propose.
         """
-        from bo_surrogates.campaign.running import run
+        from bo_surrogates.campaign.running import RunOptions, resolve_black_box, run
 
-        run(
-            self,
-            black_box,
-            trials=trials,
-            workers=workers,
-            on_event=on_event,
-            resolve_problem=resolve_problem,
+        self._require_writer()
+        box = resolve_black_box(self, black_box, resolve_problem)
+        run(self, box, RunOptions(trials, workers, executor, scheduler, asynchronous, on_event))
+
+
+def _measurement(index: int, metric: str, value: Any) -> Measurement:
+    try:
+        if isinstance(value, Measurement):
+            return value
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return Measurement(*value)
+        return Measurement(value)
+    except (InputError, TypeError) as error:
+        text = (
+            str(error)
+            if isinstance(error, InputError)
+            else (f"expected a value or a pair (value, standard error), got {value!r}")
         )
+        raise InputError(
+            f"trial {index}, metric {metric!r}: {text}; if the experiment failed, abandon "
+            "the trial with a reason"
+        ) from error

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.campaign.execution.resources import Resources
 from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint
@@ -45,14 +46,15 @@ Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
 ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
 
 SETTINGS = (
-    "budget", "initial", "batch_size", "workers", "threads", "seed", "timeout",
-    "max_consecutive_failures", "on_interrupt",
+    "budget", "initial", "batch_size", "workers", "threads", "seed", "timeout", "executor",
+    "scheduler", "asynchronous", "retries", "retry_on", "replicates", "max_consecutive_failures",
+    "on_interrupt",
 )  # fmt: skip
 # What a problem brings along, so that a file that names one does not say it too.
 OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")
 TOP_LEVEL = (
     "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "surrogate",
-    "acquisition",
+    "acquisition", "resources",
 )  # fmt: skip
 PARAMETER_KEYS = {
     "float": ("low", "high", "log", "unit"),
@@ -133,6 +135,7 @@ def campaign_from_mapping(
             black_box=black_box,
             surrogate=surrogate_name,
             surrogate_config=surrogate,
+            resources=Resources.from_dict(_table(data, "resources")),
             **{key: data[key] for key in SETTINGS if key in data},
         )
         with _at("[surrogate]"):

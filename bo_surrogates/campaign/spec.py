@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.campaign.execution.resources import EXECUTORS, Resources
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import Space, Values
 
 BLACK_BOX_KINDS = ("problem", "python", "command")
 ON_INTERRUPT = ("rerun", "abandon")
+RETRY_ON = ("died", "failed")
 MAX_NAME = 200  # characters; what a database's column holds
 
 
@@ -65,6 +67,18 @@ class CampaignSpec:
             initial design. Each is a point of the space, none is given twice.
         black_box: What is evaluated; None where results are told by hand.
         timeout: Seconds after which a trial is given up; None: never.
+        executor: Where trials are evaluated: "in-process", "processes" or "dask"; None: in this
+            process where one worker and no time-out are asked for, else in processes.
+        scheduler: Address of Dask's scheduler, or the path of its scheduler file (.json).
+        asynchronous: Ask for the next point as soon as a worker is free, with the running ones
+            pending, instead of in batches. Then the course depends on the order of completion.
+        resources: Hints for executors that place trials.
+        retries: How often a trial is evaluated anew where its process died, >= 0; where the
+            worker it ran on was lost, at least once.
+        retry_on: "died": only then; "failed": also where the black box raised or gave no usable
+            result. All attempts at a trial have the same seed.
+        replicates: Evaluations of each point, >= 1, with different seeds; their mean and its
+            standard error are the trial's result.
         max_consecutive_failures: Failed trials in a row after which a run stops, >= 1.
         on_interrupt: Whether a resumed campaign runs the trials that were running again
             ("rerun"), or abandons them ("abandon").
@@ -89,6 +103,13 @@ class CampaignSpec:
     first_points: tuple[Values, ...] = ()
     black_box: BlackBoxSource | None = None
     timeout: float | None = None
+    executor: str | None = None
+    scheduler: str | None = None
+    asynchronous: bool = False
+    resources: Resources = field(default_factory=Resources)
+    retries: int = 0
+    retry_on: Literal["died", "failed"] = "died"
+    replicates: int = 1
     max_consecutive_failures: int = 5
     on_interrupt: Literal["rerun", "abandon"] = "rerun"
 
@@ -112,8 +133,10 @@ class CampaignSpec:
         if not isinstance(self.acquisition, AcquisitionConfig):
             raise InputError(f"acquisition must be an AcquisitionConfig, got {self.acquisition!r}")
         self.acquisition.resolve(len(self.objectives), len(self.constraints))
-        for name in ("budget", "batch_size", "workers", "threads", "max_consecutive_failures"):
+        for name in ("budget", "batch_size", "workers", "threads", "replicates",
+                     "max_consecutive_failures"):  # fmt: skip
             _check_integer(name, getattr(self, name), 1)
+        self._check_execution()
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         self._check_first_points()
         if self.initial is not None:
@@ -137,6 +160,24 @@ class CampaignSpec:
             )
         if self.black_box is not None and not isinstance(self.black_box, BlackBoxSource):
             raise InputError(f"black_box must be a BlackBoxSource, got {self.black_box!r}")
+
+    def _check_execution(self) -> None:
+        if self.executor is not None and self.executor not in EXECUTORS:
+            hint = did_you_mean(self.executor, EXECUTORS)
+            names = ", ".join(map(repr, EXECUTORS))
+            raise InputError(f"unknown executor {self.executor!r}{hint}: it is one of {names}")
+        if self.scheduler is not None:
+            _check_text("scheduler", self.scheduler)
+            if self.executor != "dask":
+                raise InputError("scheduler is of use with executor = 'dask' only")
+        if not isinstance(self.asynchronous, bool):
+            raise InputError(f"asynchronous must be true or false, got {self.asynchronous!r}")
+        if not isinstance(self.resources, Resources):
+            raise InputError(f"resources must be Resources, got {self.resources!r}")
+        _check_integer("retries", self.retries, 0)
+        if self.retry_on not in RETRY_ON:
+            hint = did_you_mean(self.retry_on, RETRY_ON)
+            raise InputError(f"retry_on must be 'died' or 'failed', got {self.retry_on!r}{hint}")
 
     def _check_metrics(self) -> None:
         if not self.objectives:
@@ -216,6 +257,7 @@ class CampaignSpec:
             "surrogate_config": dict(self.surrogate_config),
             "acquisition": self.acquisition.to_dict(),
             "first_points": [dict(p) for p in self.first_points],
+            "resources": self.resources.to_dict(),
             "black_box": None if self.black_box is None else asdict(self.black_box),
         }
 
@@ -240,6 +282,7 @@ class CampaignSpec:
                         OutcomeConstraint(**c) for c in data.get("constraints", ())
                     ),
                     "acquisition": AcquisitionConfig.from_dict(data.get("acquisition", {})),
+                    "resources": Resources.from_dict(data.get("resources", {})),
                     "black_box": (
                         BlackBoxSource(**data["black_box"]) if data.get("black_box") else None
                     ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.space import Values
@@ -39,6 +40,23 @@ class Measurement:
         object.__setattr__(self, "mean", float(self.mean))
         if self.sem is not None:
             object.__setattr__(self, "sem", float(self.sem))
+
+    @classmethod
+    def from_replicates(cls, values: Sequence[float]) -> Self:
+        """The mean of repeated measurements and its standard error s / sqrt(r).
+
+        s is the sample standard deviation (r - 1 in the denominator), so the error holds whatever
+        varies between replicates; of one measurement it is unknown.
+
+        Raises:
+            InputError: No value, or one that is not finite.
+        """
+        if not values:
+            raise InputError("replicates: at least one value is needed")
+        for value in values:
+            cls(value)
+        sem = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        return cls(statistics.fmean(values), sem)
 
     def __str__(self) -> str:
         return f"{self.mean:.6g}" + (f" ± {self.sem:.2g}" if self.sem else "")

@@ -1,9 +1,10 @@
-"""`run` and `resume`: a campaign that evaluates its black box itself."""
+"""`run` and `resume`: a campaign that evaluates its black box itself; `log`: what that printed."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,11 +31,42 @@ if TYPE_CHECKING:
     from bo_surrogates.campaign.campaign import Campaign
 
 
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where trials are evaluated: in-process, processes or dask. The result does not "
+        "depend on it.",
+        show_default=False,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Dask's scheduler (tcp://host:8786), or its scheduler file (.json).",
+        show_default=False,
+    ),
+]
+Asynchronous = Annotated[
+    bool | None,
+    typer.Option(
+        "--asynchronous/--batches",
+        help="Ask for the next point as soon as a worker is free (the course then depends on the "
+        "order of completion), or in batches.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def run(
     file: CampaignFile,
     database: Database = None,
     workers: Workers = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
+    asynchronous: Asynchronous = None,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -49,7 +81,8 @@ def run(
     Ctrl-C stops it; 'resume' continues. A campaign that was started before is never overwritten.
     """
     with start_campaign(file, database) as campaign:
-        _run(campaign, trials, workers, as_json=as_json, verbose=verbose)
+        options = _Options(trials, workers, executor, scheduler, asynchronous)
+        _run(campaign, options, as_json=as_json, verbose=verbose)
 
 
 @app.command()
@@ -58,6 +91,9 @@ def resume(
     database: Database = None,
     name: Name = None,
     workers: Workers = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
+    asynchronous: Asynchronous = None,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -87,7 +123,8 @@ def resume(
                 f"campaign {campaign.spec.name!r} has spent its budget of {campaign.spec.budget} "
                 "trials; extend it with --trials N"
             )
-        _run(campaign, None, workers, as_json=as_json, verbose=verbose)
+        options = _Options(None, workers, executor, scheduler, asynchronous)
+        _run(campaign, options, as_json=as_json, verbose=verbose)
 
 
 def _note_changes(campaign: Campaign, path: Path) -> None:
@@ -104,18 +141,23 @@ def _note_changes(campaign: Campaign, path: Path) -> None:
         note(f"the stored budget of {stored['budget']} trials counts; extend it with --trials N")
 
 
-def _run(
-    campaign: Campaign, trials: int | None, workers: int | None, *, as_json: bool, verbose: bool
-) -> None:
+@dataclass(frozen=True)
+class _Options:
+    trials: int | None
+    workers: int | None
+    executor: str | None
+    scheduler: str | None
+    asynchronous: bool | None
+
+
+def _run(campaign: Campaign, options: _Options, *, as_json: bool, verbose: bool) -> None:
     from bo_surrogates.cli.display import make_display
 
     display = make_display(campaign, sys.stdout, as_json=as_json, verbose=verbose)
     try:
         # What the black box prints goes to standard error: standard output holds results only.
         with display, redirect_stdout(sys.stderr):
-            campaign.run(
-                trials=trials, workers=workers, on_event=display, resolve_problem=make_problem
-            )
+            campaign.run(**vars(options), on_event=display, resolve_problem=make_problem)
     except KeyboardInterrupt:
         display.summarize("interrupted")
         done = sum(t.status != "running" for t in campaign.trials)
@@ -128,3 +170,20 @@ def _run(
         display.summarize("failed")
         raise
     display.summarize("finished" if len(campaign.trials) >= campaign.spec.budget else "stopped")
+
+
+@app.command()
+def log(
+    target: Target,
+    index: Annotated[
+        int, typer.Argument(metavar="TRIAL", help="The trial's number.", show_default=False)
+    ],
+    database: Database = None,
+    name: Name = None,
+) -> None:
+    """Print what the evaluation of a trial printed, attempt after attempt."""
+    with open_campaign(target, database, name, read_only=True) as campaign:
+        text = campaign.log(index)
+    if not text:
+        note(f"trial {index} has printed nothing")
+    sys.stdout.write(text)

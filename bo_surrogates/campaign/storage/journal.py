@@ -394,17 +394,17 @@ class Journal:
         with self._change(campaign, [index]) as connection:
             rows.set_attempt(connection, campaign, index, attempt)
 
-    def note_log(self, campaign: int, index: int, text: str) -> None:
-        """Commit what a trial printed, instead of what was noted before.
+    def note_log(self, campaign: int, index: int, path: str) -> None:
+        """Commit where what a trial printed is kept, relative to the database's folder.
 
         Raises:
             InputError: There is no such trial.
         """
         with self._change(campaign) as connection:
-            rows.set_log(connection, campaign, index, text)
+            rows.set_log(connection, campaign, index, path)
 
     def log(self, campaign: int, index: int) -> str | None:
-        """What a trial printed, if that was noted.
+        """Where what a trial printed is kept, if that was noted.
 
         Raises:
             InputError: There is no such trial.

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from bo_surrogates.campaign.black_box import (
     BlackBox,
-    CommandBlackBox,
     ProblemBlackBox,
     PythonBlackBox,
     TrialFailure,
@@ -22,7 +21,8 @@ from bo_surrogates.campaign.black_box import (
     make_black_box,
     read_result,
 )
-from bo_surrogates.campaign.execution import _measurements
+from bo_surrogates.campaign.command import CommandBlackBox
+from bo_surrogates.campaign.execution.runner import as_measurements
 from bo_surrogates.campaign.spec import BlackBoxSource
 from bo_surrogates.campaign.trial import Measurement
 from bo_surrogates.errors import InputError
@@ -55,7 +55,7 @@ def box(kind, target, space=SPACE, metrics=("loss",)):
     ],
 )
 def test_numbers_and_pairs_of_every_make_are_measurements(raw, metrics, measured):
-    assert _measurements(read_result(raw, metrics)) == measured
+    assert as_measurements(read_result(raw, metrics)) == measured
 
 
 @pytest.mark.parametrize(

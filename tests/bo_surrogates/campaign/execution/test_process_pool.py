@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from bo_surrogates.campaign.black_box import PythonBlackBox, make_black_box
-from bo_surrogates.campaign.execution import TrialRunner
+from bo_surrogates.campaign.execution.evaluation import Task
+from bo_surrogates.campaign.execution.executors import open_runner
+from bo_surrogates.campaign.execution.process_pool import ProcessPool
+from bo_surrogates.campaign.execution.runner import InProcessRunner
 from bo_surrogates.campaign.spec import BlackBoxSource
 from bo_surrogates.campaign.trial import Measurement
 from bo_surrogates.errors import InputError, RunError
 from bo_surrogates.space import Choice, Float, Space
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PATIENCE = 30.0  # seconds that something certain to happen is waited for
 
 MODULE = '''
@@ -86,13 +89,13 @@ def act(folder):
 
 @pytest.fixture(scope="module")
 def two_workers(act):
-    with TrialRunner(act, workers=2) as runner:
+    with ProcessPool(act, workers=2) as runner:
         yield runner
 
 
 def run(runner, *deeds):
     """Outcomes by index of trials that do these deeds with x = 0, 1, ..."""
-    tasks = [(i, {"deed": deed, "x": float(i)}, 100 + i) for i, deed in enumerate(deeds)]
+    tasks = [Task(i, {"deed": deed, "x": float(i)}, 100 + i) for i, deed in enumerate(deeds)]
     outcomes = list(runner.run(tasks))
     assert sorted(o.index for o in outcomes) == list(range(len(deeds)))
     return {o.index: o for o in outcomes}
@@ -167,7 +170,7 @@ def test_what_a_black_box_prints_in_a_worker_stays_off_standard_output(two_worke
 
 
 def test_a_trial_beyond_its_time_is_killed_with_all_it_started_and_the_rest_goes_on(act, folder):
-    with TrialRunner(act, workers=2, timeout=1.0) as runner:
+    with ProcessPool(act, workers=2, timeout=1.0) as runner:
         outcomes = run(runner, "hang", "return", "return", "return")
         assert "exceeded the time-out of 1 s" in outcomes[0].reason
         assert [outcomes[i].measurements["y"].mean for i in (1, 2, 3)] == [1.0, 2.0, 3.0]
@@ -177,9 +180,9 @@ def test_a_trial_beyond_its_time_is_killed_with_all_it_started_and_the_rest_goes
 
 
 def test_closing_the_runner_kills_what_is_still_running(act, folder):
-    with TrialRunner(act, workers=2) as runner:
+    with ProcessPool(act, workers=2) as runner:
         outcomes = runner.run(
-            [(0, {"deed": "hang", "x": 0.0}, 0), (1, {"deed": "return", "x": 1.0}, 1)]
+            [Task(0, {"deed": "hang", "x": 0.0}, 0), Task(1, {"deed": "return", "x": 1.0}, 1)]
         )
         assert next(outcomes).index == 1
         wait_until((folder / "pids").exists)
@@ -192,8 +195,7 @@ def test_a_command_beyond_its_time_is_killed_with_all_it_started(tmp_path):
     pids = tmp_path / "pids"
     line = f"sh -c 'sleep 600 & echo $$ $! > {pids}; wait'"
     box = make_black_box(BlackBoxSource("command", line), space=SPACE, metrics=("y",))
-    with TrialRunner(box, timeout=1.0) as runner:
-        assert not runner.in_process
+    with open_runner(None, box, timeout=1.0) as runner:
         assert "time-out" in run(runner, "return")[0].reason
     started = [int(p) for p in pids.read_text().split()]
     assert len(started) == 2
@@ -208,7 +210,7 @@ def test_a_command_has_the_users_environment(monkeypatch, threads):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     line = "sh -c 'echo {\\\"y\\\": ${OMP_NUM_THREADS:-0}}'"
     box = make_black_box(BlackBoxSource("command", line), space=SPACE, metrics=("y",))
-    with TrialRunner(box) as runner:
+    with open_runner(None, box) as runner:
         measured = run(runner, "return")[0].measurements
     assert measured == {"y": Measurement(float(threads or 0))}
 
@@ -217,7 +219,7 @@ def test_what_a_command_leaves_running_ends_with_the_runner(tmp_path):
     pid = tmp_path / "pid"
     line = f"sh -c 'sleep 600 >/dev/null 2>&1 & echo $! > {pid}; echo {{\\\"y\\\": 1}}'"
     box = make_black_box(BlackBoxSource("command", line), space=SPACE, metrics=("y",))
-    with TrialRunner(box) as runner:
+    with open_runner(None, box) as runner:
         assert run(runner, "return")[0].measurements == {"y": Measurement(1.0)}
         left = int(pid.read_text())
         assert is_alive(left)
@@ -229,8 +231,7 @@ def test_results_do_not_depend_on_where_trials_run_also_with_global_generators(a
     import numpy as np
 
     numpy_state = np.random.get_state()[1].tolist()
-    with TrialRunner(act) as runner:
-        assert runner.in_process
+    with InProcessRunner(act) as runner:
         here = run(runner, "draw", "draw", "return", "draw")
     there = run(two_workers, "draw", "draw", "return", "draw")
     assert {i: o.measurements for i, o in here.items()} == {
@@ -241,7 +242,7 @@ def test_results_do_not_depend_on_where_trials_run_also_with_global_generators(a
 
 
 def test_a_failure_in_this_process_has_the_reason_it_has_in_a_worker(act):
-    with TrialRunner(act) as runner:
+    with InProcessRunner(act) as runner:
         outcomes = run(runner, "raise", "nan", "forget", "sys.exit", "return")
     for i, deed in enumerate(("raise", "nan", "forget", "sys.exit")):
         assert FAILURES[deed] in outcomes[i].reason
@@ -249,7 +250,7 @@ def test_a_failure_in_this_process_has_the_reason_it_has_in_a_worker(act):
 
 
 def test_an_interrupt_in_this_process_is_not_a_trials_failure(act):
-    with TrialRunner(act) as runner, pytest.raises(KeyboardInterrupt):
+    with InProcessRunner(act) as runner, pytest.raises(KeyboardInterrupt):
         run(runner, "interrupt")
 
 
@@ -262,8 +263,8 @@ def test_torch_runs_one_thread_during_a_trial_and_as_before_after_it():
         box = PythonBlackBox(
             lambda x: torch.get_num_threads(), space=Space([Float("x", 0, 1)]), metrics=("y",)
         )
-        with TrialRunner(box) as runner:
-            (outcome,) = runner.run([(0, {"x": 0.0}, 0)])
+        with InProcessRunner(box) as runner:
+            (outcome,) = runner.run([Task(0, {"x": 0.0}, 0)])
         assert outcome.measurements == {"y": Measurement(1.0)}
         assert torch.get_num_threads() == 2
     finally:
@@ -274,20 +275,20 @@ def test_torch_runs_one_thread_during_a_trial_and_as_before_after_it():
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
 def test_a_bad_number_of_workers_is_refused(act, workers):
     with pytest.raises(InputError, match="workers must be"):
-        TrialRunner(act, workers=workers)
+        ProcessPool(act, workers=workers)
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, math.nan, "1"])
 def test_a_bad_time_out_is_refused(act, timeout):
     with pytest.raises(InputError, match="timeout must be"):
-        TrialRunner(act, timeout=timeout)
+        ProcessPool(act, timeout=timeout)
 
 
 def test_a_function_that_cannot_be_sent_to_a_worker_is_refused_before_any_trial():
     box = PythonBlackBox(lambda x: x, space=Space([Float("x", 0, 1)]), metrics=("y",))
-    TrialRunner(box).close()
+    InProcessRunner(box).close()
     with pytest.raises(InputError, match="cannot be sent to worker processes"):
-        TrialRunner(box, workers=2)
+        ProcessPool(box, workers=2)
 
 
 # ---- whole programs ------------------------------------------------------------------------------
@@ -313,15 +314,16 @@ def program(folder, name, text, **options):
 
 
 HANGING = """
-    from bo_surrogates.campaign.black_box import CommandBlackBox, PythonBlackBox
-    from bo_surrogates.campaign.execution import TrialRunner
+    from bo_surrogates.campaign.black_box import PythonBlackBox
+    from bo_surrogates.campaign.execution.evaluation import Task
+    from bo_surrogates.campaign.execution.process_pool import ProcessPool
     from bo_surrogates.space import Choice, Float, Space
 
     if __name__ == "__main__":
         space = Space([Choice("deed", ("hang", "return")), Float("x", 0, 1)])
         box = PythonBlackBox("worst_days:act", space=space, metrics=("y",))
-        with TrialRunner(box, workers=2) as runner:
-            list(runner.run([(i, {"deed": "hang", "x": 0.0}, i) for i in range(2)]))
+        with ProcessPool(box, workers=2) as runner:
+            list(runner.run([Task(i, {"deed": "hang", "x": 0.0}, i) for i in range(2)]))
 """
 
 
@@ -345,15 +347,16 @@ def test_no_process_survives_the_program_that_started_it(folder, end):
 def test_a_script_without_a_main_guard_is_told_so(folder):
     text = """
         from bo_surrogates.campaign.black_box import PythonBlackBox
-        from bo_surrogates.campaign.execution import TrialRunner
+        from bo_surrogates.campaign.execution.evaluation import Task
+        from bo_surrogates.campaign.execution.process_pool import ProcessPool
         from bo_surrogates.errors import RunError
         from bo_surrogates.space import Choice, Float, Space
 
         space = Space([Choice("deed", ("hang", "return")), Float("x", 0, 1)])
         box = PythonBlackBox("worst_days:act", space=space, metrics=("y",))
-        with TrialRunner(box, workers=2) as runner:
+        with ProcessPool(box, workers=2) as runner:
             try:
-                list(runner.run([(0, {"deed": "return", "x": 0.0}, 0)]))
+                list(runner.run([Task(0, {"deed": "return", "x": 0.0}, 0)]))
             except RunError as error:
                 print(error)
     """
@@ -362,7 +365,7 @@ def test_a_script_without_a_main_guard_is_told_so(folder):
 
 
 def test_a_function_that_a_worker_cannot_import_is_refused(act, monkeypatch):
-    runner = TrialRunner(act, workers=2)
+    runner = ProcessPool(act, workers=2)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "lab" not in Path(p).name])
     with runner, pytest.raises((InputError, RunError), match="worst_days"):
         run(runner, "return")
