@@ -33,6 +33,7 @@ from ax.adapter.transforms.derelativize import Derelativize
 from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+from ax.core.arm import Arm
 from ax.core.generator_run import GeneratorRun
 from ax.core.observation import ObservationFeatures
 from ax.generation_strategy.generation_node import GenerationNode
@@ -55,7 +56,7 @@ from torch import Tensor
 from bo_surrogates.acquisition.defaults import infer_reference, make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.campaign.trial import DATA, Measurement, Trial
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
@@ -329,7 +330,8 @@ class AxBridge:
         """A point in Ax's terms: every varied parameter, the inactive ones imputed."""
         ax: dict[str, Any] = {}
         space = self.spec.space
-        for name, p, x in zip(self._x, space.varied, space.encode(values).tolist(), strict=True):
+        coordinates = space.encode(values, outside=True).tolist()
+        for name, p, x in zip(self._x, space.varied, coordinates, strict=True):
             if isinstance(p, Float):
                 ax[name] = x
             else:
@@ -362,7 +364,7 @@ class AxBridge:
         for trial in sorted(trials, key=lambda t: t.index):
             before = self._synced.get(trial.index)
             if before is None:
-                index = self.client.attach_trial(self._to_ax(trial.parameters))
+                index = self._attach(trial)
                 if index != trial.index:
                     raise RunError(
                         f"the journal lacks trials before trial {trial.index} (expected {index}); "
@@ -378,6 +380,17 @@ class AxBridge:
                 # Not "failed": Ax would propose a failed point again, for ever.
                 self.client.mark_trial_abandoned(trial.index)
             self._synced[trial.index] = trial.status
+
+    def _attach(self, trial: Trial) -> int:
+        """Add a trial to the experiment, as `Client.attach_trial` does; return Ax's index of it."""
+        if trial.origin != DATA:
+            return self.client.attach_trial(self._to_ax(trial.parameters))
+        # Data may lie outside the space: Ax's models learn from them (it widens the bounds that
+        # they see), but its client refuses those that violate a parameter constraint.
+        attached = self.client._experiment.new_trial()
+        attached.add_arm(Arm(parameters=self._to_ax(trial.parameters)))
+        attached.mark_running(no_runner_required=True)
+        return attached.index
 
     def _outcome(self, metric: str, m: Measurement) -> tuple[float, float] | float:
         if not self._known_noise[metric] or m.sem is None:
@@ -442,7 +455,7 @@ class AxBridge:
     def _tried(self, trials: Sequence[Trial]) -> Tensor:
         """`n x d` points of the trials in problem coordinates."""
         space = self.spec.space
-        found = [space.encode(t.parameters) for t in trials]
+        found = [space.encode(t.parameters, outside=True) for t in trials]
         return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
 
     def _explore(

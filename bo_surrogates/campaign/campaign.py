@@ -12,7 +12,7 @@ happened: the trials that were running are run again, under the same seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,19 @@ from bo_surrogates.campaign import results
 from bo_surrogates.campaign.execution.logs import log_file, log_files, log_folder
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.storage import Journal
-from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.campaign.storage.archive import archive, read_archive, restore
+from bo_surrogates.campaign.tables import Table, read_table, table_of
+from bo_surrogates.campaign.trial import Measurement, Trial, budgeted
+from bo_surrogates.campaign.trial_table import (
+    Data,
+    Outside,
+    Told,
+    columns_of,
+    not_recorded,
+    read_data,
+    read_results,
+    trials_frame,
+)
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 from bo_surrogates.objective import metric_names
 from bo_surrogates.threads import limited_threads
@@ -77,13 +89,17 @@ class Campaign:
                 holds any number of campaigns, each with a name of its own.
 
         Raises:
-            InputError: A campaign of that name is there already, the database is not ours, or the
-                surrogate or its configuration is unknown.
+            InputError: A campaign of that name is there already, the database is not ours, the
+                surrogate or its configuration is unknown, or its prior data are wrong.
             RunError: The database cannot be written.
         """
         spec = spec.resolved()
+        data: Sequence[Trial] = ()
+        if (prior := spec.prior_data) is not None:
+            table = read_table(prior.file, names=columns_of(spec).names, decimal=prior.decimal)
+            data = read_data(spec, table, prior.outside).trials
         journal = Journal(database, create=True)
-        number = journal.create_campaign(spec.name, spec.to_dict())
+        number = journal.create_campaign(spec.name, spec.to_dict(), data)
         return cls(journal, number, spec.name, spec, read_only=False)
 
     @classmethod
@@ -118,6 +134,37 @@ class Campaign:
             journal.close()
             raise
 
+    @classmethod
+    def restore(
+        cls,
+        archive: Mapping[str, Any],
+        database: str | Path,
+        name: str | None = None,
+        *,
+        source: str = "archive",
+    ) -> Self:
+        """Make a campaign anew from what `archive` gave: an equal one, in another database.
+
+        Args:
+            archive: The campaign.
+            database: Where to; it is made where there is none.
+            name: The campaign's new name; None: as it was.
+            source: How messages call the archive.
+
+        Raises:
+            InputError: The archive is damaged or was made by a newer version, or there is a
+                campaign of that name already. Nothing is recorded then.
+        """
+        read_archive(archive, source)  # before a database is made for it
+        journal = Journal(database, create=True)
+        name = restore(journal, archive, source, name)
+        number, name, data = journal.find_campaign(name)
+        return cls(journal, number, name, CampaignSpec.from_dict(data), read_only=False)
+
+    def archive(self) -> dict[str, Any]:
+        """All of the campaign as JSON-able data, from which `restore` makes an equal one."""
+        return archive(self.journal, self._id)
+
     def close(self) -> None:
         """Give up the right to write, and close the database."""
         if self._lock is not None:
@@ -151,6 +198,11 @@ class Campaign:
         """The metrics that each result must hold."""
         return metric_names(self.spec.objectives, self.spec.constraints)
 
+    @property
+    def spent(self) -> int:
+        """The trials that count against the budget: all but data."""
+        return len(budgeted(self.trials))
+
     def best(self) -> Trial | None:
         """See `results.best`."""
         return results.best(self.spec, self.trials)
@@ -170,8 +222,11 @@ class Campaign:
         return results.hypervolume(self.spec, self.trials, reference)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """See `results.to_dataframe`."""
-        return results.to_dataframe(self.trials)
+        """One row a trial: point, result, status, reason, seconds, times, diagnostics.
+
+        What `bo-surrogates export` writes; see `trial_table.py` for the columns.
+        """
+        return trials_frame(self.spec, self.trials)
 
     def model(self) -> CampaignModel:
         """The surrogate, fitted to the completed trials: the one the next ask would decide by.
@@ -285,6 +340,68 @@ class Campaign:
         self._require_writer()
         self._finish(index, reason=reason, seconds=seconds)
         return self.journal.trials(self._id, index)[0]
+
+    def tell_table(self, table: str | Path | pd.DataFrame | Table) -> Told:
+        """Commit the results in a table: a row a trial, with its number and its metrics.
+
+        Rows without a result are left waiting; results recorded before are left alone. Either all
+        of the table is right, and recorded at once, or nothing is.
+
+        Args:
+            table: A .csv, .json or .parquet file, or a DataFrame; see `trial_table.py` for the
+                columns. Points that are there as well must be those that were asked.
+
+        Raises:
+            InputError: What is wrong with the table, all of it, by row and column.
+        """
+        self._require_writer()
+        told = read_results(self.spec, self._table(table), self.trials)
+        self.journal.finish_trials(self._id, told.finished)
+        return told
+
+    def add_data(
+        self,
+        data: str | Path | pd.DataFrame | Iterable[Mapping[str, Any]] | Table,
+        *,
+        outside: Outside = "refuse",
+    ) -> Data:
+        """Commit measurements that the campaign did not ask for: made before it, or elsewhere.
+
+        They become finished trials of origin "data". The surrogate learns from them; they cost no
+        budget, and completed ones count as trials of the initial design. Data recorded before are
+        not recorded again. Either all of the data are right, and recorded at once, or nothing is.
+
+        Args:
+            data: A .csv, .json or .parquet file, a DataFrame, or mappings, with a column for each
+                parameter and metric.
+            outside: What is done with points outside the bounds, or against a parameter
+                constraint: they are refused ("refuse"), or kept for the surrogate to learn from
+                ("keep"). A kept point is never proposed, nor the best trial.
+
+        Returns:
+            The trials recorded now, and what was left out.
+
+        Raises:
+            InputError: What is wrong with the data, all of it, by row and column.
+        """
+        self._require_writer()
+        read = read_data(self.spec, self._table(data), outside)
+        trials = self.trials
+        new = [
+            replace(t, index=i)
+            for i, t in enumerate(not_recorded(read.trials, trials), start=len(trials))
+        ]
+        self.journal.add_trials(self._id, new)
+        return replace(read, trials=tuple(new), known=len(read.trials) - len(new))
+
+    def _table(
+        self, data: str | Path | pd.DataFrame | Iterable[Mapping[str, Any]] | Table
+    ) -> Table:
+        if isinstance(data, Table):
+            return data
+        if isinstance(data, str | Path):
+            return read_table(data, names=columns_of(self.spec).names)
+        return table_of(data)
 
     def _finish(
         self,

@@ -37,7 +37,7 @@ from typing import Any
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.execution.resources import Resources
-from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec
+from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec, PriorData
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space
@@ -54,7 +54,7 @@ SETTINGS = (
 OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")
 TOP_LEVEL = (
     "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "surrogate",
-    "acquisition", "resources",
+    "acquisition", "resources", "prior_data",
 )  # fmt: skip
 PARAMETER_KEYS = {
     "float": ("low", "high", "log", "unit"),
@@ -65,6 +65,7 @@ PARAMETER_KEYS = {
 REQUIRED_KEYS = {"float": ("low", "high"), "int": ("low", "high"), "ordered": ("values",),
                  "choice": ("values",)}  # fmt: skip
 OBJECTIVE_KEYS = ("name", "direction", "reference", "unit")
+PRIOR_DATA_KEYS = ("file", "outside", "decimal")
 CONSTRAINT_KEYS = ("metric", "op", "bound")
 
 
@@ -136,6 +137,7 @@ def campaign_from_mapping(
             surrogate=surrogate_name,
             surrogate_config=surrogate,
             resources=Resources.from_dict(_table(data, "resources")),
+            prior_data=_prior_data(data, Path(source).parent),
             **{key: data[key] for key in SETTINGS if key in data},
         )
         with _at("[surrogate]"):
@@ -157,6 +159,23 @@ def _black_box(data: Mapping[str, Any]) -> BlackBoxSource | None:
     options = _table(data, "problem_options")
     with _at("[problem_options]" if options else ""):
         return BlackBoxSource(named[0], data[named[0]], options)  # type: ignore[arg-type]
+
+
+def _prior_data(data: Mapping[str, Any], folder: Path) -> PriorData | None:
+    """The table of earlier measurements; its path is relative to the campaign file."""
+    if "prior_data" not in data:
+        return None
+    given = data["prior_data"]
+    table = {"file": given} if isinstance(given, str) else given
+    if not isinstance(table, Mapping):
+        raise InputError(
+            f'prior_data must be a file such as "old.csv", or a table [prior_data], got {given!r}'
+        )
+    with _at("[prior_data]"):
+        _check_keys(table, PRIOR_DATA_KEYS)
+        file = _required(table, "file", 'a path such as "old.csv"')
+        PriorData(**table)
+        return PriorData(**{**table, "file": str((folder / file).absolute())})
 
 
 def _facts_of_problem(

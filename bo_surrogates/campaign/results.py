@@ -1,26 +1,26 @@
-"""What came out of a campaign: the best trial, the Pareto front and its hypervolume, a table."""
+"""What came out of a campaign: the best trial, the Pareto front and its hypervolume."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.trial import Trial
+from bo_surrogates.campaign.trial import DATA, Trial
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import feasible
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def feasible_trials(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Trial]:
-    """The completed trials whose measured values satisfy all outcome constraints."""
+    """The completed trials whose measured values satisfy all outcome constraints.
+
+    Data that were kept although they are outside the space are not among them.
+    """
     return [
         t
         for t in trials
         if t.status == "completed"
+        and (t.origin != DATA or spec.space.contains(t.parameters))
         and feasible({m: t.value(m) for m in spec.metrics}, spec.constraints)
     ]
 
@@ -148,24 +148,6 @@ def hypervolume(
             Y=torch.tensor(inside, dtype=torch.float64),
         ).compute_hypervolume()
     )
-
-
-def to_dataframe(trials: Iterable[Trial]) -> pd.DataFrame:
-    """One row a trial: parameters, metrics, standard errors, status, seconds."""
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    for t in trials:
-        row: dict[str, Any] = {"trial": t.index, "status": t.status, "origin": t.origin}
-        row |= t.parameters
-        for metric, m in t.measurements.items():
-            row[metric] = m.mean
-            if m.sem is not None:
-                row[f"{metric} (sem)"] = m.sem
-        row |= {f"seconds {k}": v for k, v in t.seconds.items()}
-        row["reason"] = t.reason
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _signed(spec: CampaignSpec, trial: Trial) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from bo_surrogates.campaign.execution.executors import open_runner
 from bo_surrogates.campaign.execution.future_runner import AnyExecutor
 from bo_surrogates.campaign.execution.logs import discard_silent, log_file, log_files, remove_empty
 from bo_surrogates.campaign.execution.runner import Outcome, Runner
-from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.campaign.trial import Measurement, Trial, budgeted
 from bo_surrogates.errors import InputError, RunError
 from bo_surrogates.seeding import derive_seed
 
@@ -74,7 +74,7 @@ class _Run:
         asynchronous = options.asynchronous
         self.asynchronous = self.spec.asynchronous if asynchronous is None else asynchronous
         self.logs = campaign.log_folder
-        finished = sum(t.status != "running" for t in campaign.trials)
+        finished = sum(t.status != "running" for t in budgeted(campaign.trials))
         self.stop = self.spec.budget
         if options.trials is not None:
             self.stop = min(self.stop, finished + options.trials)
@@ -111,7 +111,7 @@ class _Run:
                 for outcome in runner.wait():
                     self._take(outcome, runner)
             self._check_failures()
-            known = len(self.campaign.trials)
+            known = self.campaign.spent
             if known >= self.stop:
                 return
             self._ask(min(self.spec.batch_size, self.stop - known), runner)
@@ -121,7 +121,7 @@ class _Run:
         while True:
             self._check_failures()
             free = -(-(self.workers - runner.pending) // self.spec.replicates)
-            n = min(free, self.stop - len(self.campaign.trials))
+            n = min(free, self.stop - self.campaign.spent)
             if n > 0:
                 self._ask(n, runner)
             if not runner.pending:

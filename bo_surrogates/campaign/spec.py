@@ -44,6 +44,36 @@ class BlackBoxSource:
 
 
 @dataclass(frozen=True)
+class PriorData:
+    """Measurements that a campaign begins with; see `Campaign.add_data`.
+
+    Attributes:
+        file: A table: .csv, .json or .parquet.
+        outside: Whether points outside the space are refused ("refuse"), or kept for the surrogate
+            to learn from ("keep").
+        decimal: What separates the fraction of numbers in the file: "point" or "comma"; None: as
+            found in it.
+    """
+
+    file: str
+    outside: Literal["refuse", "keep"] = "refuse"
+    decimal: Literal["point", "comma"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("prior_data: file", self.file)
+        for name, value, known in (
+            ("outside", self.outside, ("refuse", "keep")),
+            ("decimal", self.decimal, ("point", "comma", None)),
+        ):
+            if value not in known:
+                options = [k for k in known if k]
+                raise InputError(
+                    f"prior_data: {name} must be {' or '.join(map(repr, options))}, got {value!r}"
+                    f"{did_you_mean(value, options)}"
+                )
+
+
+@dataclass(frozen=True)
 class CampaignSpec:
     """A campaign, complete: with the results so far it determines the next trial.
 
@@ -82,6 +112,8 @@ class CampaignSpec:
         max_consecutive_failures: Failed trials in a row after which a run stops, >= 1.
         on_interrupt: Whether a resumed campaign runs the trials that were running again
             ("rerun"), or abandons them ("abandon").
+        prior_data: Measurements that the campaign begins with. They cost no budget; completed ones
+            count as trials of the initial design.
 
     Raises:
         InputError: A field is out of its range, or two contradict each other.
@@ -112,6 +144,7 @@ class CampaignSpec:
     replicates: int = 1
     max_consecutive_failures: int = 5
     on_interrupt: Literal["rerun", "abandon"] = "rerun"
+    prior_data: PriorData | None = None
 
     def __post_init__(self) -> None:
         _check_text("name", self.name)
@@ -160,6 +193,8 @@ class CampaignSpec:
             )
         if self.black_box is not None and not isinstance(self.black_box, BlackBoxSource):
             raise InputError(f"black_box must be a BlackBoxSource, got {self.black_box!r}")
+        if self.prior_data is not None and not isinstance(self.prior_data, PriorData):
+            raise InputError(f"prior_data must be a PriorData, got {self.prior_data!r}")
 
     def _check_execution(self) -> None:
         if self.executor is not None and self.executor not in EXECUTORS:
@@ -259,6 +294,7 @@ class CampaignSpec:
             "first_points": [dict(p) for p in self.first_points],
             "resources": self.resources.to_dict(),
             "black_box": None if self.black_box is None else asdict(self.black_box),
+            "prior_data": None if self.prior_data is None else asdict(self.prior_data),
         }
 
     @classmethod
@@ -285,6 +321,9 @@ class CampaignSpec:
                     "resources": Resources.from_dict(data.get("resources", {})),
                     "black_box": (
                         BlackBoxSource(**data["black_box"]) if data.get("black_box") else None
+                    ),
+                    "prior_data": (
+                        PriorData(**data["prior_data"]) if data.get("prior_data") else None
                     ),
                 }
             )

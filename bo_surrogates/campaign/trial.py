@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.space import Values
 
 Status = Literal["running", "completed", "abandoned"]
+
+DATA = "data"  # the origin of measurements that the campaign did not ask for
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Trial:
         index: 0, 1, 2, ... in the order of asking.
         parameters: Values by name.
         status: "running" until told; then "completed", or "abandoned" with a reason.
-        origin: "sobol", the surrogate's name, or "manual".
+        origin: "sobol", the surrogate's name, "manual", or "data" (measured before the campaign, or
+            elsewhere; it informs the surrogate and costs no budget).
         measurements: By metric; empty unless completed.
         reason: Why the trial was abandoned.
         seconds: Time spent in "fit", "acquisition" (per batch asked, on its first trial) and
@@ -97,3 +100,53 @@ class Trial:
     def value(self, metric: str) -> float:
         """The measured mean of a metric."""
         return self.measurements[metric].mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, JSON-able, from which `from_dict` makes an equal trial."""
+        return {
+            "trial": self.index,
+            "status": self.status,
+            "origin": self.origin,
+            "parameters": dict(self.parameters),
+            "metrics": {k: {"mean": m.mean, "sem": m.sem} for k, m in self.measurements.items()},
+            "reason": self.reason,
+            "seconds": dict(self.seconds),
+            "diagnostics": dict(self.diagnostics),
+            "created": None if self.created is None else self.created.isoformat(),
+            "finished": None if self.finished is None else self.finished.isoformat(),
+            "attempt": self.attempt,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Trial:
+        """Inverse of `to_dict`, also after a trip through JSON.
+
+        Raises:
+            InputError: This is not a trial's data.
+        """
+        try:
+            created, finished = data["created"], data["finished"]
+            return cls(
+                index=data["trial"],
+                parameters=dict(data["parameters"]),
+                status=data["status"],
+                origin=data["origin"],
+                measurements={
+                    k: Measurement(m["mean"], m["sem"]) for k, m in data["metrics"].items()
+                },
+                reason=data["reason"],
+                seconds=dict(data["seconds"]),
+                diagnostics=dict(data["diagnostics"]),
+                created=None if created is None else datetime.fromisoformat(created),
+                finished=None if finished is None else datetime.fromisoformat(finished),
+                attempt=data.get("attempt", 1),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"this is not a trial's data: {type(error).__name__}: {error}"
+            ) from error
+
+
+def budgeted(trials: Iterable[Trial]) -> list[Trial]:
+    """Those that count against the budget: all but data."""
+    return [t for t in trials if t.origin != DATA]

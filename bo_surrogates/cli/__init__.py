@@ -5,10 +5,10 @@ A file a group of commands; importing it registers them, in the order of `--help
 is imported by the command that needs it, so that `--help` answers at once.
 """
 
-from bo_surrogates.cli import entries, running, looking, explaining, asking  # isort: skip
+from bo_surrogates.cli import entries, running, looking, explaining, asking, tables  # isort: skip
 from bo_surrogates.cli.app import app
 
-__all__ = ["app", "asking", "entries", "explaining", "looking", "main", "running"]
+__all__ = ["app", "asking", "entries", "explaining", "looking", "main", "running", "tables"]
 
 
 def main() -> None:

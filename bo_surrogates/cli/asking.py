@@ -8,36 +8,88 @@ from typing import Annotated
 import typer
 
 from bo_surrogates.cli.app import Database, Json, Name, Steal, Target, app, note
+from bo_surrogates.cli.tables import (
+    DecimalMark,
+    Force,
+    ReadDecimal,
+    WriteDecimal,
+    check_form,
+    tell_form,
+    write_form,
+)
 from bo_surrogates.cli.targets import open_campaign, start_campaign, started
-from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.errors import InputError, RunError, did_you_mean
 
 
 @app.command()
 def ask(
     target: Target,
     n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="K", help="How many points.")] = 1,
+    waiting: Annotated[
+        bool,
+        typer.Option("--waiting", help="Ask for nothing; show the trials that wait for results."),
+    ] = False,
+    refill: Annotated[
+        bool,
+        typer.Option(
+            "--refill", help="Ask for as many points as make K waiting, and show all of them."
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False,
+            help="Write the points as a form: fill in its metrics in a spreadsheet, then 'tell' "
+            "with --csv. - is standard output.",
+        ),
+    ] = None,
+    sem: Annotated[
+        bool, typer.Option("--sem", help="With columns for the metrics' standard errors.")
+    ] = False,
+    decimal: WriteDecimal = DecimalMark.point,
+    force: Force = False,
     database: Database = None,
     name: Name = None,
     steal: Steal = False,
     as_json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Propose points to evaluate by hand, and record them as running trials.
 
     Given a campaign file without a database yet, this starts the campaign.
     """
     from bo_surrogates.cli.display import print_json, print_trials, trial_json
 
+    if waiting and refill:
+        raise InputError("--waiting asks for nothing and --refill for points; give one of them")
+    if csv is not None:
+        check_form(csv, force=force)
     fresh = Path(target).suffix.lower() == ".toml" and not started(target, database)
     with (
         start_campaign(Path(target), database)
-        if fresh and name is None
-        else open_campaign(target, database, name, read_only=False, steal=steal)
+        if fresh and name is None and not waiting
+        else open_campaign(target, database, name, read_only=waiting, steal=steal and not waiting)
     ) as campaign:
-        asked = campaign.ask(n)
+        trials = [t for t in campaign.trials if t.status == "running" and (waiting or refill)]
+        wanted = 0 if waiting else max(n - len(trials), 0)
+        if wanted:
+            trials += campaign.ask(wanted)
+        if csv is not None:
+            try:
+                write_form(campaign, trials, csv, sem=sem, decimal=decimal)
+            except InputError as error:
+                raise RunError(
+                    f"{error}; the points are recorded: write them elsewhere with 'bo-surrogates "
+                    f"ask {target} --waiting --csv FILE'"
+                ) from error
         if as_json:
-            print_json([trial_json(t) for t in asked])
+            print_json([trial_json(t) for t in trials])
+        elif csv is None and trials:
+            print_trials(campaign, trials)
+        if not trials:
+            note("no trial waits for a result")
+        elif csv is not None:
+            note(f"fill in {csv}, then: bo-surrogates tell {target} --csv {csv}")
         else:
-            print_trials(campaign, asked)
             metrics = " ".join(f"{m}=..." for m in campaign.metrics)
             note(f"report each: bo-surrogates tell {target} TRIAL {metrics}  (or --failed REASON)")
 
@@ -46,8 +98,8 @@ def ask(
 def tell(
     target: Target,
     index: Annotated[
-        int, typer.Argument(metavar="TRIAL", help="The trial's number.", show_default=False)
-    ],
+        int | None, typer.Argument(metavar="TRIAL", help="The trial's number.", show_default=False)
+    ] = None,
     results: Annotated[
         list[str] | None,
         typer.Argument(
@@ -63,14 +115,31 @@ def tell(
             metavar="REASON", help="The trial gave no result, and why.", show_default=False
         ),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False,
+            help="Record the results in a form that 'ask --csv' wrote; rows without results stay "
+            "waiting. - is standard input.",
+        ),
+    ] = None,
+    decimal: ReadDecimal = None,
     database: Database = None,
     name: Name = None,
     steal: Steal = False,
     as_json: Json = False,
-) -> None:
-    """Record the result of a running trial, or that it failed."""
+) -> None:  # fmt: skip
+    """Record the result of a running trial, or that it failed; or all results in a form."""
     from bo_surrogates.cli.display import print_json, trial_json
 
+    if csv is not None:
+        if index is not None or failed is not None:
+            raise InputError("tell takes either a trial and its results or --csv FILE, not both")
+        with open_campaign(target, database, name, read_only=False, steal=steal) as campaign:
+            tell_form(campaign, csv, decimal, as_json=as_json)
+        return
+    if index is None:
+        raise InputError("tell takes a trial's number and its results, or --csv FILE")
     if (failed is None) == (not results):
         raise InputError(
             "tell takes either results (metric=value ...) or --failed REASON"

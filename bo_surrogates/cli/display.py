@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from bo_surrogates.campaign.trial import budgeted
+
 if TYPE_CHECKING:
     from bo_surrogates.campaign.campaign import Campaign
     from bo_surrogates.campaign.running import Event
@@ -44,17 +46,7 @@ def print_json(data: object) -> None:
 
 def trial_json(trial: Trial) -> dict[str, Any]:
     """A trial as plain data."""
-    return {
-        "trial": trial.index,
-        "status": trial.status,
-        "origin": trial.origin,
-        "parameters": dict(trial.parameters),
-        "metrics": {name: {"mean": m.mean, "sem": m.sem} for name, m in trial.measurements.items()},
-        "reason": trial.reason,
-        "seconds": dict(trial.seconds),
-        "created": trial.created.isoformat() if trial.created else None,
-        "finished": trial.finished.isoformat() if trial.finished else None,
-    }
+    return trial.to_dict()
 
 
 def status_json(campaign: Campaign) -> dict[str, Any]:
@@ -86,7 +78,10 @@ def best_json(campaign: Campaign) -> dict[str, Any]:
 
 
 def _counts(trials: Sequence[Trial]) -> dict[str, int]:
-    return {s: sum(t.status == s for t in trials) for s in ("completed", "abandoned", "running")}
+    counts = dict.fromkeys(("completed", "abandoned", "running"), 0)
+    for t in budgeted(trials):
+        counts[t.status] += 1
+    return counts | {"data": len(trials) - sum(counts.values())}
 
 
 def _seconds(trials: Sequence[Trial]) -> dict[str, float]:
@@ -173,7 +168,8 @@ def _progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
     done = counts["completed"] + counts["abandoned"]
     failed = f", {counts['abandoned']} of them without a result" if counts["abandoned"] else ""
     times = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
-    return f"{done} of {campaign.spec.budget} trials done{failed} ({times})"
+    data = f", beside {counts['data']} measured before" if counts["data"] else ""
+    return f"{done} of {campaign.spec.budget} trials done{failed}{data} ({times})"
 
 
 def _print_failures(console: Console, trials: Sequence[Trial]) -> None:
@@ -310,7 +306,7 @@ class LiveDisplay(Display):
             TimeElapsedColumn(),
             console=self.console,
         )
-        finished = [t for t in campaign.trials if t.status != "running"]
+        finished = [t for t in budgeted(campaign.trials) if t.status != "running"]
         self.seconds = _seconds(finished)
         self.failures = sum(t.status == "abandoned" for t in finished)
         self.task = self.bar.add_task(

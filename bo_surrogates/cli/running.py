@@ -117,7 +117,7 @@ def resume(
         if trials is not None:
             campaign.extend(trials)
         elif not any(t.status == "running" for t in campaign.trials) and (
-            len(campaign.trials) >= campaign.spec.budget
+            campaign.spent >= campaign.spec.budget
         ):
             note(
                 f"campaign {campaign.spec.name!r} has spent its budget of {campaign.spec.budget} "
@@ -169,7 +169,7 @@ def _run(campaign: Campaign, options: _Options, *, as_json: bool, verbose: bool)
     except RunError:
         display.summarize("failed")
         raise
-    display.summarize("finished" if len(campaign.trials) >= campaign.spec.budget else "stopped")
+    display.summarize("finished" if campaign.spent >= campaign.spec.budget else "stopped")
 
 
 @app.command()

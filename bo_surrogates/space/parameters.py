@@ -73,6 +73,14 @@ class Parameter(ABC):
             InputError: The value has the wrong type or is out of range.
         """
 
+    def admit(self, value: object) -> Value:
+        """As `validate`, but a number may lie beyond the bounds: data may come from a wider space.
+
+        Raises:
+            InputError: The value has the wrong type, or no place on a logarithmic scale.
+        """
+        return self.validate(value)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: the fields, with the kind as "type"; `when` and `default` where given."""
         fields = {k: v for k, v in vars(self).items() if k not in ("when", "default")}
@@ -188,6 +196,10 @@ class Float(Varied):
             raise InputError(f"{self.what} must be in [{self.low}, {self.high}], got {value!r}")
         return min(max(number, self.low), self.high)
 
+    def admit(self, value: object) -> float:
+        """See `Parameter.admit`."""
+        return _admit(_number(value, self.what), self.what, self.log)
+
     def decode(self, coordinate: float) -> float:
         """See `Parameter.decode`; 12 significant digits, which hides what log10 and back leave."""
         return min(max(float(f"{float(coordinate):.12g}"), self.low), self.high)
@@ -230,11 +242,19 @@ class Int(Varied):
 
     def validate(self, value: object) -> int:
         """See `Parameter.validate`."""
+        number = self._integer(value)
+        if not self.low <= number <= self.high:
+            raise InputError(f"{self.what} must be in [{self.low}, {self.high}], got {value!r}")
+        return number
+
+    def admit(self, value: object) -> int:
+        """See `Parameter.admit`."""
+        return int(_admit(self._integer(value), self.what, self.log))
+
+    def _integer(self, value: object) -> int:
         number = _number(value, self.what)
         if number != int(number):
             raise InputError(f"{self.what} must be an integer, got {value!r}")
-        if not self.low <= number <= self.high:
-            raise InputError(f"{self.what} must be in [{self.low}, {self.high}], got {value!r}")
         return int(number)
 
     def decode(self, coordinate: float) -> int:
@@ -372,6 +392,12 @@ def same_value(a: Value, b: object) -> bool:
     """Whether two values are the same to a user."""
     # True == 1 in Python, but not to a user who listed booleans.
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _admit(number: float, what: str, log: bool) -> float:
+    if log and number <= 0:
+        raise InputError(f"{what} must be above 0 (its scale is logarithmic), got {number!r}")
+    return number
 
 
 def _middle(low: float, high: float, log: bool) -> float:

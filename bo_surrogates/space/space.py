@@ -265,34 +265,45 @@ class Space:
         return coefficients, upper
 
     # ---- values and problem coordinates ----------------------------------------------------------
-    def validate(self, values: Mapping[str, object]) -> Values:
+    def validate(self, values: Mapping[str, object], *, outside: bool = False) -> Values:
         """The active parameters of a point in canonical types and in the space's order.
 
-        Fixed parameters may be left out.
+        Args:
+            values: By name; fixed parameters may be left out.
+            outside: Whether numbers may lie beyond their bounds, and the point may violate the
+                parameter constraints.
 
         Raises:
-            InputError: A parameter is missing, unknown, inactive or invalid, or a constraint is
-                violated.
+            InputError: An active parameter is missing or invalid, a name is unknown, a value is
+                given to an inactive parameter, or a constraint is violated.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"a point must map parameter names to values, got {values!r}")
         self._check_names(values)
-        valid = self._active(values)
+        valid = self._active(values, outside)
         for name in values:
             if name not in valid:
                 because = inactive_because(self._by_name[name], valid)
                 raise InputError(f"parameter {name!r} is inactive {because}; leave it out")
-        violated = self.violated(valid)
+        violated = None if outside else self.violated(valid)
         if violated is not None:
             raise InputError(f"the point violates the parameter constraint '{violated}'")
         return valid
+
+    def contains(self, values: Mapping[str, object]) -> bool:
+        """Whether a point is in the space: `validate` takes it."""
+        try:
+            self.validate(values)
+        except InputError:
+            return False
+        return True
 
     def _check_names(self, values: Mapping[str, object]) -> None:
         for name in values:
             if name not in self._by_name:
                 raise InputError(f"unknown parameter {name!r}{did_you_mean(name, self.names)}")
 
-    def _active(self, values: Mapping[str, object]) -> Values:
+    def _active(self, values: Mapping[str, object], outside: bool = False) -> Values:
         """The active parameters among the values, validated, in the space's order."""
         found: Values = {}
         for p in self.in_order:
@@ -300,7 +311,8 @@ class Space:
                 if isinstance(p, Fixed) and p.name not in values:
                     found[p.name] = p.value
                 else:
-                    found[p.name] = p.validate(self._value(values, p))
+                    value = self._value(values, p)
+                    found[p.name] = p.admit(value) if outside else p.validate(value)
         return {n: found[n] for n in self.names if n in found}
 
     def violated(self, values: Mapping[str, Value]) -> LinearConstraint | None:
@@ -355,8 +367,12 @@ class Space:
         except KeyError:
             raise InputError(f"{parameter.what} is missing (of {', '.join(self.names)})") from None
 
-    def encode(self, values: Mapping[str, Value]) -> Tensor:
+    def encode(self, values: Mapping[str, Value], *, outside: bool = False) -> Tensor:
         """The point's problem coordinates, a float64 tensor of shape `d`.
+
+        Args:
+            values: By name.
+            outside: Whether numbers may lie beyond their bounds.
 
         Raises:
             InputError: An active parameter is missing or invalid; constraints and values of
@@ -364,7 +380,7 @@ class Space:
         """
         import torch
 
-        active = self._active(values)
+        active = self._active(values, outside)
         return torch.tensor(
             [p.encode(active.get(p.name, p.imputed)) for p in self.varied], dtype=torch.float64
         )

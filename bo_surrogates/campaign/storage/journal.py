@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy import Connection, Table, func, inspect, select
 from sqlalchemy.exc import IntegrityError
 
 from bo_surrogates.campaign.storage import rows, schema
@@ -145,8 +145,25 @@ class Journal:
             found = connection.execute(select(_campaign.c.name).order_by(_campaign.c.id))
             return [row.name for row in found]
 
-    def create_campaign(self, name: str, spec: Mapping[str, Any]) -> int:
-        """Add a campaign and return its id.
+    def create_campaign(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        trials: Sequence[Trial] = (),
+        *,
+        details: Sequence[tuple[Table, Mapping[str, Any]]] = (),
+        logs: Mapping[int, str] | None = None,
+        created: str | None = None,
+    ) -> int:
+        """Add a campaign, with the trials it begins with, and return its id.
+
+        Args:
+            name: Its name.
+            spec: Its specification.
+            trials: Asked and finished ones.
+            details: Rows of further tables, without the campaign's id.
+            logs: What trials printed, by index.
+            created: When, ISO 8601; None: now.
 
         Raises:
             InputError: One of that name is there.
@@ -155,16 +172,23 @@ class Journal:
             with self.write() as connection:
                 result = connection.execute(
                     _campaign.insert().values(
-                        name=name, spec=json.dumps(spec, allow_nan=False), created=rows.now()
+                        name=name,
+                        spec=json.dumps(spec, allow_nan=False),
+                        created=created or rows.now(),
                     )
                 )
+                number = int(result.inserted_primary_key[0])  # type: ignore[index]
+                rows.add_trials(connection, number, trials)
+                for table, row in details:
+                    connection.execute(table.insert().values(campaign_id=number, **row))
+                for index, text in (logs or {}).items():
+                    rows.set_log(connection, number, index, text)
         except IntegrityError as error:
             raise InputError(
                 f"{self.label} holds a campaign {name!r} already; resume it with "
                 f"'bo-surrogates resume {self.label}', or choose another name or database"
             ) from error
-        key = result.inserted_primary_key
-        return int(key[0]) if key is not None else self.find_campaign(name)[0]
+        return number
 
     def find_campaign(self, name: str | None) -> tuple[int, str, dict[str, Any]]:
         """Id, name and stored specification of a campaign; `None` is the only one.
@@ -268,7 +292,7 @@ class Journal:
 
     # ---- trials ------------------------------------------------------------------------------
     def add_trials(self, campaign: int, trials: Sequence[Trial]) -> None:
-        """Commit asked trials, all or none.
+        """Commit trials as they are, all or none: asked ones, and finished ones with results.
 
         Raises:
             RunError: There is a trial of that number already.
@@ -312,6 +336,19 @@ class Journal:
             rows.finish_trial(
                 connection, campaign, index, status, measurements or {}, reason, seconds or {}
             )
+
+    def finish_trials(self, campaign: int, trials: Sequence[Trial]) -> None:
+        """Commit the results of several running trials, or the reasons why there are none: of all
+        or of none.
+
+        Raises:
+            InputError: There is no such trial, or one is finished already.
+        """
+        with self._change(campaign, [t.index for t in trials]) as connection:
+            for t in trials:
+                rows.finish_trial(
+                    connection, campaign, t.index, t.status, t.measurements, t.reason, t.seconds
+                )
 
     def trials(self, campaign: int, index: int | None = None) -> list[Trial]:
         """All trials of a campaign by index, or the one of a given index.

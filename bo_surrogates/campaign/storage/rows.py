@@ -38,7 +38,9 @@ class Report:
 
 # ---- trials --------------------------------------------------------------------------------------
 def add_trials(connection: Connection, campaign: int, trials: Sequence[Trial]) -> None:
-    """Add running trials."""
+    """Add trials as they are: running ones, and finished ones with their results."""
+    if not trials:
+        return
     connection.execute(
         trial.insert(),
         [
@@ -46,15 +48,24 @@ def add_trials(connection: Connection, campaign: int, trials: Sequence[Trial]) -
                 "campaign_id": campaign,
                 "number": t.index,
                 "parameters": json.dumps(t.parameters, allow_nan=False),
-                "status": "running",
+                "status": t.status,
                 "origin": t.origin,
+                "reason": None if t.reason is None else storable(t.reason),
                 "seconds": json.dumps(dict(t.seconds)),
                 "diagnostics": json.dumps(dict(t.diagnostics)),
-                "created": now(),
+                "created": now() if t.created is None else t.created.isoformat(),
+                "finished": None if t.status == "running" else _text(t.finished),
+                "attempt": t.attempt,
             }
             for t in trials
         ],
     )
+    for t in trials:
+        _insert(connection, measurement, campaign, t.index, t.measurements)
+
+
+def _text(time: datetime | None) -> str:
+    return now() if time is None else time.isoformat()
 
 
 def finish_trial(
