@@ -245,6 +245,8 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         inputs, network, kind = ctx.saved_tensors, ctx.network, ctx.kind
         needed = ctx.needs_input_grad[3:]
+        if all(g is None for g in grads):
+            return (None,) * (3 + len(inputs))
         if torch.is_grad_enabled():  # a graph of derivatives is wanted
             aliases: list[Any] = [None if t is None else t.view_as(t) for t in inputs]
             leaves = [t for t, wanted in zip(aliases, needed, strict=True) if wanted]
