@@ -2,8 +2,8 @@
 
 Drawing points from the box and keeping the valid ones is hopeless where `a + b + c == 1`. Here the
 discrete parameters under constraints take one of the combinations that the constraints allow, and
-the floats under constraints are drawn from the polytope that remains, by BoTorch's hit-and-run
-sampler; inequalities that hold with equality everywhere become equations first.
+the floats under constraints are drawn from the polytope that remains, by hit and run; inequalities
+that hold with equality everywhere become equations first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from botorch.utils.sampling import HitAndRunPolytopeSampler
+from botorch.utils.sampling import PolytopeSampler
 from scipy.optimize import linprog
 from torch import Tensor
 from torch.quasirandom import SobolEngine
@@ -20,10 +20,10 @@ from bo_surrogates.seeding import derive_seed
 from bo_surrogates.space import Branch, Space, Value
 
 MAX_CELLS = 100_000
-BURN_IN = 300  # steps of the chain before its first point
-THINNING = 30  # ... between two of its points
-BLOCK = 8  # points drawn at a time
+STEPS = 200  # of each chain, from a point in the middle to the point drawn
+BLOCK = 32  # points drawn at a time
 EQUATION = 1e-9  # of the terms' size: a slack that no point exceeds makes an equation
+SLACK = 1e-10  # by which the constraints are loosened to see that
 
 
 def polytope_points(
@@ -104,33 +104,66 @@ class _Floats:
         self._low, self._span = low, high - low
         self._point = _middle(A, b, len(self.columns)) if len(C) == len(self.columns) else None
         if self._point is None:
-            self._sampler = HitAndRunPolytopeSampler(
+            self._sampler = HitAndRun(
                 inequality_constraints=(A[~equations], b[~equations].unsqueeze(-1)),
                 equality_constraints=(C, d.unsqueeze(-1)) if len(C) else None,
                 bounds=torch.stack([torch.zeros_like(low), torch.ones_like(low)]),
-                n_burnin=BURN_IN,
-                n_thinning=THINNING,
-                seed=seed % 2**31,
             )
+            self._generator = torch.Generator().manual_seed(seed)
         self._block: list[Tensor] = []
 
     def draw(self) -> Tensor:
         if self._point is not None:  # the equations leave one point
             return self._low + self._span * self._point
         if not self._block:
-            self._block = list(self._sampler.draw(BLOCK))
+            self._block = list(self._sampler.draw(BLOCK, self._generator))
         return self._low + self._span * self._block.pop(0)
+
+
+class HitAndRun(PolytopeSampler):
+    """Uniform points by hit and run, each from a chain of its own; all chains step together.
+
+    BoTorch's sampler has one chain, whose steps are a loop in Python: half a second an ask. From it
+    come the interior point and the elimination of equations.
+    """
+
+    def draw(self, n: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """Draw points.
+
+        Args:
+            n: Number of points.
+            generator: Of the randomness; None: torch's global one.
+
+        Returns:
+            `n x d` independent points.
+        """
+        A, nullC = self.new_A, self.nullC
+        free = (self.b - self.A @ self.x0).squeeze(-1).clamp_min(0.0)  # slack at the interior point
+        slack = free.repeat(n, 1)
+        Y = torch.zeros(n, nullC.shape[1], dtype=A.dtype)  # along the equations, from that point
+        infinite = torch.full_like(slack, torch.inf)
+        for _ in range(STEPS):
+            direction = torch.randn(Y.shape, dtype=A.dtype, generator=generator)
+            speed = direction @ A.T
+            steps = slack / speed
+            furthest = torch.where(speed > 0, steps, infinite).amin(dim=1)
+            nearest = torch.where(speed < 0, steps, -infinite).amax(dim=1)
+            at = torch.rand(n, dtype=A.dtype, generator=generator)
+            step = (nearest + at * (furthest - nearest)).unsqueeze(1)
+            Y = Y + step * direction
+            slack = (free - Y @ A.T).clamp_min(0.0)
+        return self.x0.T + Y @ nullC.T
 
 
 def _slack(A: Tensor, b: Tensor, j: int) -> float:
     """The largest slack of constraint j in the unit cube where the others hold."""
-    found = linprog(A[j].numpy(), A_ub=A.numpy(), b_ub=(b + EQUATION).numpy(), bounds=(0, 1))
+    found = linprog(A[j].numpy(), A_ub=A.numpy(), b_ub=(b + SLACK).numpy(), bounds=(0, 1))
     return float(b[j]) - float(found.fun or 0.0) if found.status == 0 else 0.0
 
 
 def _middle(A: Tensor, b: Tensor, d: int) -> Tensor:
     """A point of the unit cube where the constraints hold."""
-    found = linprog([0.0] * d, A_ub=A.numpy(), b_ub=(b + EQUATION).numpy(), bounds=(0, 1))
+    found = linprog([0.0] * d, A_ub=A.numpy(), b_ub=(b + SLACK).numpy(), bounds=(0, 1))
     return torch.as_tensor(found.x, dtype=torch.float64)
 
 

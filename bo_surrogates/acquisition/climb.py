@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.acquisition.fixed_feature import FixedFeatureAcquisitionFunction
-from botorch.exceptions.errors import CandidateGenerationError
+from botorch.generation.gen import gen_candidates_scipy
 from botorch.optim import (
     optimize_acqf,
     optimize_acqf_discrete_local_search,
     optimize_acqf_mixed_alternating,
 )
+from botorch.optim.optimize import OptimizeAcqfInputs
+from botorch.optim.optimize_mixed import MAX_DISCRETE_VALUES, continuous_step, discrete_step
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
@@ -58,6 +60,7 @@ def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, An
 
 
 ALTERNATIONS = 4
+TOLERANCE = 1e-3  # of the acquisition value, below which alternation ends
 _BATCHES = {"init_batch_limit": 512, "batch_limit": 16}
 
 
@@ -148,50 +151,48 @@ def _alternating(
     starts: Tensor | None,
 ) -> Tensor:
     """Local search over levels and gradients over floats, in turn."""
-    discrete = {*levels, *categories}
-    inequalities, equations = constraints
-    # Equations may hold floats only; one that holds a discrete parameter stays two inequalities.
-    of_floats = [e for e in equations if not discrete.intersection(e[0].tolist())]
-    others = [e for e in equations if discrete.intersection(e[0].tolist())]
-    try:
+    options = optimizer_options("optimize_acqf_mixed_alternating", config)
+    if starts is None:
         Z, _ = optimize_acqf_mixed_alternating(
             acquisition,
             bounds=bounds,
             discrete_dims=levels,
             cat_dims=categories,
             q=1,
-            inequality_constraints=[*inequalities, *_both_ways(others)] or None,
-            equality_constraints=of_floats or None,
-            **optimizer_options("optimize_acqf_mixed_alternating", config),
+            **options,
         )
-    except CandidateGenerationError:
-        # Too few levels satisfy the constraints to be met by chance. The starting points do.
-        if starts is None:
-            raise
-        return torch.cat([_floats_only(acquisition, bounds, discrete, constraints, config, z)
-                          for z in starts])  # fmt: skip
-    return Z
-
-
-def _floats_only(
-    acquisition: AcquisitionFunction,
-    bounds: Tensor,
-    discrete: set[int],
-    constraints: tuple[list[Constraint], list[Constraint]],
-    config: AcquisitionConfig,
-    start: Tensor,
-) -> Tensor:
-    """Gradients from one point over its floats, its levels held."""
-    Z, _ = optimize_acqf(
-        acquisition,
+        return Z
+    # The same steps from points that satisfy the constraints, which chance might not find.
+    inequalities, equations = constraints
+    constrained = {int(i) for index, _, _ in (*inequalities, *equations) for i in index}
+    levels = {i: v for i, v in levels.items() if i in constrained or len(v) <= MAX_DISCRETE_VALUES}
+    of_floats = [e for e in equations if not {*levels, *categories}.intersection(e[0].tolist())]
+    others = [e for e in equations if {*levels, *categories}.intersection(e[0].tolist())]
+    inputs = OptimizeAcqfInputs(
+        acq_function=acquisition,
         bounds=bounds,
         q=1,
-        fixed_features={i: float(start[i]) for i in discrete},
-        inequality_constraints=constraints[0] or None,
-        equality_constraints=constraints[1] or None,
-        batch_initial_conditions=start.view(1, 1, -1),
-        **{**optimizer_options("optimize_acqf", config), "num_restarts": 1},
+        num_restarts=len(starts),
+        raw_samples=config.raw_samples,
+        options=options["options"],
+        inequality_constraints=[*inequalities, *_both_ways(others)] or None,
+        equality_constraints=of_floats or None,
+        nonlinear_inequality_constraints=None,
+        fixed_features={},
+        post_processing_func=None,
+        batch_initial_conditions=None,
+        return_best_only=False,
+        gen_candidates=gen_candidates_scipy,
+        sequential=False,
     )
+    index = [torch.tensor([*dims], dtype=torch.long, device=bounds.device)
+             for dims in (levels, categories)]  # fmt: skip
+    Z = starts.clone()
+    for _ in range(ALTERNATIONS):
+        Z, before = discrete_step(inputs, levels, categories, Z)
+        Z, after = continuous_step(inputs, index[0], index[1], Z)
+        if (after - before).max() < TOLERANCE:
+            break
     return Z
 
 

@@ -87,9 +87,11 @@ class BlackBox(ABC):
 class PythonBlackBox(BlackBox):
     """A Python function, called with keyword arguments by parameter name.
 
-    Where a parameter's name is no Python identifier, the function is called with one mapping from
-    name to value instead. A function with an argument named `seed`, `trial_index`, `attempt` or
-    `report` (that is not a parameter of the campaign) gets the trial's; see `BlackBox.__call__`.
+    A parameter that is inactive at a point is not passed, so its argument needs a default. Where a
+    parameter's name is no Python identifier, the function is called with one mapping from name to
+    value (of the active parameters) instead. A function with an argument named `seed`,
+    `trial_index`, `attempt` or `report` (that is not a parameter of the campaign) gets the trial's;
+    see `BlackBox.__call__`.
 
     Args:
         function: The function, or where to import it from as "module:function". It is pickled by
@@ -105,6 +107,7 @@ class PythonBlackBox(BlackBox):
         self, function: str | Callable[..., Any], *, space: Space, metrics: Sequence[str]
     ) -> None:
         self.names = tuple(space.names)
+        self.conditional = tuple(p.name for p in space.parameters if p.when)
         self.metrics = tuple(metrics)
         self.by_keyword = all(n.isidentifier() and not keyword.iskeyword(n) for n in self.names)
         self._source = function
@@ -140,6 +143,7 @@ class PythonBlackBox(BlackBox):
             in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         )
         extras = dict.fromkeys(self.extras, 0)
+        self._check_conditional(signature)
         try:
             if self.by_keyword:
                 signature.bind(**dict.fromkeys(self.names, 0), **extras)
@@ -152,6 +156,17 @@ class PythonBlackBox(BlackBox):
                 f"{self.label} is called as f({call}){why}, but its signature is {signature}: "
                 f"{error}; rename the function's arguments or the campaign's parameters"
             ) from None
+
+    def _check_conditional(self, signature: inspect.Signature) -> None:
+        """A function must do without the arguments of parameters that may be inactive."""
+        for name in self.conditional:
+            argument = signature.parameters.get(name)
+            if self.by_keyword and argument is not None and argument.default is argument.empty:
+                raise InputError(
+                    f"{self.label}: parameter {name!r} is conditional and not passed where it is "
+                    f"inactive, so the argument needs a default, such as {name}=None; the "
+                    f"signature is {signature}"
+                )
 
     def prepare(self) -> None:
         """See `BlackBox.prepare`."""

@@ -266,25 +266,32 @@ class Campaign:
                 "read_only=False to ask, tell or run"
             )
 
-    def ask(self, n: int = 1) -> list[Trial]:
+    def ask(self, n: int = 1, *, fixed: Mapping[str, object] | None = None) -> list[Trial]:
         """Propose n points and commit them as running trials.
 
         Trials that are still running are taken into account: their outcomes are awaited.
 
         Args:
             n: Number of points, >= 1.
+            fixed: Values at which parameters are held for this ask, such as
+                `{"solvent": "water"}`.
+
+        Returns:
+            The trials; fewer than n where a finite space holds fewer points that are untried.
 
         Raises:
-            InputError: n is not a positive integer.
-            RunError: Nothing is left to propose, a fit failed, or the campaign is read-only.
+            InputError: n is not a positive integer, or no point has the fixed values.
+            SpaceExhausted: Every point has been tried or is running.
+            RunError: A fit failed, or the campaign is read-only.
         """
         self._require_writer()
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise InputError(f"ask takes a positive number of trials, got {n!r}")
+        held = self.spec.space.check_fixed(fixed)
         trials = self.trials
         bridge = self._ax()
         with limited_threads(1):
-            suggestions = bridge.ask(n, trials)
+            suggestions = bridge.ask(n, trials, held)
         first = len(trials)
         asked = [
             Trial(first + i, s.parameters, "running", s.origin,
@@ -297,6 +304,18 @@ class Campaign:
             self._bridge = None  # it holds trials that the journal does not
             raise
         return asked
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every point of a finite space has been tried or is running."""
+        space = self.spec.space
+        if space.size is None:
+            return False
+        trials = self.trials
+        if len(trials) < space.size:
+            return False
+        points = {tuple(t.parameters.items()) for t in trials}
+        return sum(space.contains(dict(p)) for p in points) >= space.size
 
     def add_trial(self, parameters: Mapping[str, object]) -> Trial:
         """Commit a point of the user's own choice as a running trial.

@@ -40,7 +40,7 @@ from bo_surrogates.campaign.execution.resources import Resources
 from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec, PriorData
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint
-from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space
+from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space, parse_constraints
 
 Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
 ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
@@ -57,13 +57,16 @@ TOP_LEVEL = (
     "acquisition", "resources", "prior_data",
 )  # fmt: skip
 PARAMETER_KEYS = {
-    "float": ("low", "high", "log", "unit"),
-    "int": ("low", "high", "log", "unit"),
-    "ordered": ("values", "unit"),
-    "choice": ("values", "unit"),
+    "float": ("low", "high", "log", "unit", "when", "default"),
+    "int": ("low", "high", "log", "unit", "when", "default"),
+    "ordered": ("values", "unit", "when", "default"),
+    "choice": ("values", "unit", "when", "default"),
+    "fixed": ("value", "unit", "when"),
 }
 REQUIRED_KEYS = {"float": ("low", "high"), "int": ("low", "high"), "ordered": ("values",),
-                 "choice": ("values",)}  # fmt: skip
+                 "choice": ("values",), "fixed": ("value",)}  # fmt: skip
+EXPECTED = {"low": "a number", "high": "a number", "values": "a list",
+            "value": "a number, a string or a boolean"}  # fmt: skip
 OBJECTIVE_KEYS = ("name", "direction", "reference", "unit")
 PRIOR_DATA_KEYS = ("file", "outside", "decimal")
 CONSTRAINT_KEYS = ("metric", "op", "bound")
@@ -206,7 +209,9 @@ def _space(data: Mapping[str, Any]) -> Space:
         )
     parameters = [_parameter(table, where) for where, table in tables]
     constraints = [
-        _linear_constraint(text) for text in _list(data, "parameter_constraints", ["x1 + x2 <= 3"])
+        constraint
+        for text in _list(data, "parameter_constraints", ["x1 + x2 <= 3"])
+        for constraint in _linear_constraints(text)
     ]
     space = Space(parameters, constraints)
     space.check_not_empty()
@@ -215,13 +220,13 @@ def _space(data: Mapping[str, Any]) -> Space:
 
 def _parameter(table: Mapping[str, Any], where: str) -> Parameter:
     with _at(where):
-        kind = _required(table, "type", "one of 'float', 'int', 'ordered', 'choice'")
+        kind = _required(table, "type", "one of " + ", ".join(map(repr, KINDS)))
         if not isinstance(kind, str) or kind not in KINDS:
             raise InputError(f"unknown type {kind!r}{did_you_mean(kind, KINDS)}")
         _check_keys(table, ("name", "type", *PARAMETER_KEYS[kind]), f"of type {kind!r}")
         _required(table, "name", "a string")
         for key in REQUIRED_KEYS[kind]:
-            _required(table, key, "a list" if key == "values" else "a number")
+            _required(table, key, EXPECTED[key])
         if not isinstance(table.get("log", False), bool):
             raise InputError(f"log must be true or false, got {table['log']!r}")
         if not isinstance(table.get("unit", ""), str):
@@ -229,19 +234,19 @@ def _parameter(table: Mapping[str, Any], where: str) -> Parameter:
         return KINDS[kind](**{k: v for k, v in table.items() if k != "type"})
 
 
-def _linear_constraint(text: object) -> LinearConstraint:
+def _linear_constraints(text: object) -> list[LinearConstraint]:
     if not isinstance(text, str):
         raise InputError(
             f"parameter_constraints: expected a text such as 'x1 + x2 <= 3', got {text!r}"
         )
     try:
-        constraint = LinearConstraint.parse(text)
-        numbers = (*constraint.coefficients.values(), constraint.upper)
+        constraints = parse_constraints(text)
+        numbers = [n for c in constraints for n in (*c.coefficients.values(), c.upper)]
     except (OverflowError, RecursionError, MemoryError):
-        numbers = (math.inf,)
+        constraints, numbers = [], [math.inf]
     if not all(math.isfinite(n) for n in numbers):
         raise InputError(f"parameter constraint {text!r}: a number in it is out of range")
-    return constraint
+    return constraints
 
 
 # ---- what is measured ----------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def _trials_table(campaign: Campaign, trials: Sequence[Trial], console: Console)
             table.add_column("parameters", overflow="fold")
         for t in trials:
             metrics = [str(t.measurements[m]) if m in t.measurements else "" for m in measured]
-            values = [_number(t.parameters[n]) for n in names]
+            values = [_number(t.parameters[n]) if n in t.parameters else "" for n in names]
             table.add_row(
                 str(t.index), *metrics, *([format_point(t.parameters)] if compact else values)
             )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # Torch and NumPy are imported where arrays are made: reading a space does not wait for them.
 
 ROUNDING = 1e-9  # of a constraint's largest possible terms, by which a point may violate it
-MARGIN = 2e-12  # ... by which a point put right satisfies it: above what 12 digits leave
+MARGIN = 2e-12  # ... by which a point put right satisfies it: above what 12 digits leave, so that
+# the inequality holds as it stands; an equation can only hold up to that
 SWEEPS = 50
 MAX_ROWS = 200_000  # partial points looked at when points of a constrained branch are counted
 
@@ -225,15 +226,29 @@ class Branch:
         does not do: the point is not in the branch.
         """
         point = [float(v) for v in x]
+        inequalities, _ = self.inequalities_and_equations
         for _ in range(SWEEPS):
-            worst = min(self.rows, key=lambda r: r.slack(point) / r.scale, default=None)
-            if worst is None or worst.slack(point) >= 0:
+            # How much is missing, of the terms' size, and the margin to be kept.
+            missing, worst, margin = max(
+                (
+                    (
+                        -row.slack(point) / row.scale - (0 if strict else MARGIN),
+                        row,
+                        MARGIN * strict,
+                    )
+                    for row in self.rows
+                    for strict in (row in inequalities,)
+                ),
+                key=lambda found: found[0],
+                default=(0.0, None, 0.0),
+            )
+            if worst is None or missing <= 0:
                 return point
             movable = {i: c for i, c in worst.coefficients.items() if self.levels[i] is None}
             norm = sum(c * c for c in movable.values())
             if not norm:
                 break
-            shift = (MARGIN * worst.scale - worst.slack(point)) / norm
+            shift = (margin * worst.scale - worst.slack(point)) / norm
             for i, c in movable.items():
                 low, high = self.bounds[i]
                 point[i] = min(max(float(f"{point[i] - shift * c:.12g}"), low), high)

@@ -81,6 +81,31 @@ class Parameter(ABC):
         """
         return self.validate(value)
 
+    def parse(self, text: str) -> Value:
+        """The value written in a text, as on a command line.
+
+        Raises:
+            InputError: The text is no value of the parameter.
+        """
+        text = text.strip()
+        for value in self.listed:
+            if text == str(value) or (
+                isinstance(value, bool) and text.lower() == str(value).lower()
+            ):
+                return value
+        if any(isinstance(value, str) for value in self.listed):
+            return self.validate(text)
+        try:
+            number = float(text)
+        except ValueError:
+            return self.validate(text)
+        return self.validate(number)
+
+    @property
+    def listed(self) -> tuple[Value, ...]:
+        """Its values, where they are listed one by one."""
+        return ()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: the fields, with the kind as "type"; `when` and `default` where given."""
         fields = {k: v for k, v in vars(self).items() if k not in ("when", "default")}
@@ -201,8 +226,13 @@ class Float(Varied):
         return _admit(_number(value, self.what), self.what, self.log)
 
     def decode(self, coordinate: float) -> float:
-        """See `Parameter.decode`; 12 significant digits, which hides what log10 and back leave."""
-        return min(max(float(f"{float(coordinate):.12g}"), self.low), self.high)
+        """See `Parameter.decode`; what rounding leaves is hidden: 12 digits, and bounds are met."""
+        number = float(f"{float(coordinate):.12g}")
+        if number <= self.low + _ROUNDING * (self.low if self.log else self.high - self.low):
+            return self.low
+        if number >= self.high - _ROUNDING * (self.high if self.log else self.high - self.low):
+            return self.high
+        return number
 
 
 @dataclass(frozen=True)
@@ -295,6 +325,11 @@ class _Listed(Varied):
         self._check_default()
 
     @property
+    def listed(self) -> tuple[Value, ...]:
+        """All of them."""
+        return self.values
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """0 and the number of values less one."""
         return 0.0, float(len(self.values) - 1)
@@ -381,11 +416,19 @@ class Fixed(Parameter):
                 )
             _number(self.value, f"{self.what}: value")
 
+    @property
+    def listed(self) -> tuple[Value, ...]:
+        """The one."""
+        return (self.value,)
+
     def validate(self, value: object) -> Value:
         """See `Parameter.validate`."""
         if not same_value(self.value, value):
             raise InputError(f"{self.what} is fixed at {self.value!r}, got {value!r}")
         return self.value
+
+
+_ROUNDING = 1e-9  # of a range (or, on a logarithmic scale, of a bound): as good as the bound
 
 
 def same_value(a: Value, b: object) -> bool:

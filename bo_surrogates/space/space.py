@@ -190,7 +190,12 @@ class Space:
     def nowhere(self, held: Mapping[str, Value]) -> str:
         """What to say where no point satisfies constraints and conditions."""
         where = " with " + ", ".join(f"{n} = {v!r}" for n, v in held.items()) if held else ""
-        limits = " and ".join(f"'{c}'" for c in self.constraints)
+        broken = [
+            c
+            for c in self.constraints
+            if next(Space(self.parameters, [c]).branches(held), None) is None
+        ]
+        limits = " and ".join(f"'{c}'" for c in broken[:1] or self.constraints)
         return f"no point within the parameters' bounds{where} satisfies " + (
             limits or "the conditions ('when')"
         )

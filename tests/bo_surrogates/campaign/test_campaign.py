@@ -328,9 +328,9 @@ def test_an_unknown_surrogate_is_refused_before_anything_is_stored(tmp_path):
 def test_a_proposal_uses_one_thread_so_that_rounding_does_not_depend_on_the_cores(one, monkeypatch):
     ask, seen = AxBridge.ask, []
 
-    def spy(self, n, trials):
+    def spy(self, n, trials, fixed):
         seen.append({torch.get_num_threads()} | {p["num_threads"] for p in threadpool_info()})
-        return ask(self, n, trials)
+        return ask(self, n, trials, fixed)
 
     monkeypatch.setattr(AxBridge, "ask", spy)
     torch.set_num_threads(2)
