@@ -547,10 +547,13 @@ class AxBridge:
                 suffix = f":{metric}" if len(parts) > 1 else ""
                 figures |= {f"{k}{suffix}": float(v) for k, v in part.diagnostics.values.items()}
                 figures[f"converged{suffix}"] = float(part.diagnostics.converged)
-        means, covariances = adapter.predict([ObservationFeatures(parameters=dict(ax_parameters))])
+        point = [ObservationFeatures(parameters=dict(ax_parameters))]
+        means, covariances = adapter.predict(point)
+        _, noisy = adapter.predict(point, use_posterior_predictive=True)
         for metric, safe in self._y.items():
             figures[f"predicted:{metric}"] = float(means[safe][0])
-            figures[f"predicted_sd:{metric}"] = float(max(covariances[safe][safe][0], 0.0) ** 0.5)
+            for name, found in (("predicted_sd", covariances), ("predicted_noisy_sd", noisy)):
+                figures[f"{name}:{metric}"] = float(max(found[safe][safe][0], 0.0) ** 0.5)
         return figures
 
 

@@ -78,8 +78,9 @@ class Trial:
         reason: Why the trial was abandoned.
         seconds: Time spent in "fit", "acquisition" (per batch asked, on its first trial) and
             "evaluation".
-        diagnostics: Figures of the surrogate's fit behind the trial, and "predicted:<metric>" /
-            "predicted_sd:<metric>", what it expected.
+        diagnostics: Figures of the surrogate's fit behind the trial, and "predicted:<metric>",
+            what it expected, "predicted_sd:<metric>", the standard deviation of the noise-free
+            outcome, and "predicted_noisy_sd:<metric>", that of a measurement.
         created: When it was asked, UTC.
         finished: When it was told, UTC.
         attempt: How often it has been started: 1, or more where it was evaluated anew.

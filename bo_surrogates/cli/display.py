@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Ending = Literal["finished", "stopped", "interrupted", "failed"]
 
 UNBOUNDED = 10_000  # columns; wider than any table
+FAILURES = 10  # reasons shown; all are in the JSON
 RECENT = 8  # trials shown while a campaign runs
 STYLES = {"completed": "green", "abandoned": "red", "running": "yellow"}
 
@@ -49,7 +50,7 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     return trial.to_dict()
 
 
-def status_json(campaign: Campaign) -> dict[str, Any]:
+def progress_json(campaign: Campaign) -> dict[str, Any]:
     """How far a campaign is."""
     trials = campaign.trials
     return {
@@ -59,7 +60,6 @@ def status_json(campaign: Campaign) -> dict[str, Any]:
         "budget": campaign.spec.budget,
         **_counts(trials),
         "seconds": _seconds(trials),
-        "trials": [trial_json(t) for t in trials],
     }
 
 
@@ -104,20 +104,6 @@ def print_entries(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     make_console().print(table)
 
 
-def print_status(campaign: Campaign) -> None:
-    """How far a campaign is, and what failed."""
-    console = make_console()
-    trials = campaign.trials
-    console.print(_heading(campaign))
-    console.print(_progress_line(campaign, trials))
-    console.print(f"stored in {campaign.database}", soft_wrap=True)
-    running = [t for t in trials if t.status == "running"]
-    if running:
-        console.print(f"running: trial {', '.join(str(t.index) for t in running)}", style="yellow")
-    _print_failures(console, trials)
-    print_best(campaign, console)
-
-
 def _front_size(n: int) -> str:
     return f"Pareto front: {n} trial{'' if n == 1 else 's'}"
 
@@ -153,7 +139,8 @@ def print_trials(campaign: Campaign, trials: Sequence[Trial]) -> None:
     console.print(_trials_table(campaign, trials, console))
 
 
-def _heading(campaign: Campaign) -> Text:
+def heading(campaign: Campaign) -> Text:
+    """What a campaign wants, and of what surrogate."""
     goals = ", ".join(
         [f"{o.direction} {o.name}" for o in campaign.spec.objectives]
         + [str(c) for c in campaign.spec.constraints]
@@ -163,7 +150,8 @@ def _heading(campaign: Campaign) -> Text:
     )
 
 
-def _progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
+def progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
+    """How many trials are done, and where the time went."""
     counts, seconds = _counts(trials), _seconds(trials)
     done = counts["completed"] + counts["abandoned"]
     failed = f", {counts['abandoned']} of them without a result" if counts["abandoned"] else ""
@@ -172,10 +160,24 @@ def _progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
     return f"{done} of {campaign.spec.budget} trials done{failed}{data} ({times})"
 
 
-def _print_failures(console: Console, trials: Sequence[Trial]) -> None:
+def print_failures(console: Console, trials: Sequence[Trial]) -> None:
+    """Trials without a result, those with the same reason together."""
+    reasons: dict[str, list[int]] = {}
     for t in trials:
         if t.status == "abandoned":
-            console.print(Text(f"trial {t.index} gave no result: {t.reason}", "red"))
+            reasons.setdefault(str(t.reason), []).append(t.index)
+    shown = list(reasons.items())[-FAILURES:]
+    for reason, numbers in shown:
+        which = f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+        console.print(Text(f"{which} gave no result: {reason}", "red"))
+    if len(reasons) > len(shown):
+        console.print(f"and {len(reasons) - len(shown)} earlier reasons: see --json", style="red")
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers in a row, the first dozen of them."""
+    head = ", ".join(map(str, numbers[:12]))
+    return head if len(numbers) <= 12 else f"{head} and {len(numbers) - 12} more"
 
 
 def _trials_table(campaign: Campaign, trials: Sequence[Trial], console: Console) -> Table:
@@ -266,8 +268,7 @@ class JsonLines(Display):
 
     def summarize(self, ending: Ending) -> None:
         """Write the summary."""
-        status = status_json(self.campaign)
-        del status["trials"]  # each has had its line
+        status = progress_json(self.campaign)
         self._write({"event": ending, **status, **best_json(self.campaign)})
 
 
@@ -381,8 +382,8 @@ def _best_line(campaign: Campaign) -> str:
 def _print_summary(campaign: Campaign, console: Console, ending: Ending) -> None:
     trials = campaign.trials
     console.print(Text.assemble((campaign.spec.name, "bold"), f" {ending}"))
-    console.print(_progress_line(campaign, trials))
+    console.print(progress_line(campaign, trials))
     console.print(f"stored in {campaign.database}", soft_wrap=True)
     if ending != "failed":
-        _print_failures(console, trials)
+        print_failures(console, trials)
     print_best(campaign, console)

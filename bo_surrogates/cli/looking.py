@@ -16,7 +16,8 @@ def status(
     target: Target, database: Database = None, name: Name = None, as_json: Json = False
 ) -> None:
     """Show how far a campaign is, and what failed. Always possible, also while it runs."""
-    from bo_surrogates.cli.display import print_json, print_status, status_json
+    from bo_surrogates.cli.display import print_json
+    from bo_surrogates.cli.status import print_status, status_json
 
     with open_campaign(target, database, name, read_only=True) as campaign:
         if as_json:

@@ -1,14 +1,18 @@
 """Commands that look at a campaign: what they say, and that they change nothing."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
+from scipy.stats import binom
 from typer.testing import CliRunner
 
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.cli import app
+from bo_surrogates.cli.status import at_most
 from bo_surrogates.design import sobol_design
 from bo_surrogates.objective import Objective
 from bo_surrogates.space import Choice, Float, Space
@@ -149,3 +153,55 @@ def test_before_two_results_there_is_no_model(tmp_path, command):
     result = cli(first, tmp_path / "new.db", *rest)
     assert result.exit_code == 2
     assert "no completed trials; a surrogate needs at least 2" in " ".join(result.stderr.split())
+
+
+# ---- status --------------------------------------------------------------------------------------
+def test_status_tells_what_runs_what_failed_the_best_and_the_time_left(database):
+    text = " ".join(cli("status", database).stdout.split())
+    assert "11 of 20 trials done, 1 of them without a result" in text
+    assert re.search(r"trial 11 has been running for [\d.]+ (s|min): heat=", text)
+    assert "trial 10 gave no result: no [power]" in text
+    assert "about 18 s of running left" in text  # nine evaluations of 2 s
+    told = json.loads(cli("status", database, "--json").stdout)
+    with Campaign.open(database, read_only=True) as campaign:
+        best = campaign.best().index
+    assert told["best_trial"] == best
+    assert told["seconds_left"] == pytest.approx(18.0)
+    assert told["unconverged_fits"] == []
+    assert told["calibration"] == {"yield": {"level": 0.9, "inside": 0, "of": 0}}
+    assert f"{9 - best} trials since" in text or "the latest trial" in text
+
+
+def test_status_warns_of_a_surrogate_that_is_too_sure_or_did_not_converge(tmp_path):
+    spec = CampaignSpec("sure", SPACE, (Objective("yield"),), budget=20)
+    with Campaign.create(spec, tmp_path / "sure.db") as campaign:
+        for i in range(8):
+            figures = {"predicted:yield": 0.0, "predicted_sd:yield": 1.0, "converged": float(i < 6)}
+            trial = Trial(
+                i, {"heat": 20.0 + i, "solvent": "dmso"}, "running", "gp", diagnostics=figures
+            )
+            campaign.journal.add_trials(campaign._id, [trial])
+            campaign.tell(i, {"yield": 0.5 if i < 4 else 50.0})
+    text = " ".join(cli("status", tmp_path / "sure.db").stdout.split())
+    assert "4 of 8 measured values of yield lay inside the 90 % intervals" in text
+    assert "too sure of itself" in text
+    assert "2 of the last 8 fits of the surrogate did not converge (trial 6, 7)" in text
+    told = json.loads(cli("status", tmp_path / "sure.db", "--json").stdout)
+    assert told["unconverged_fits"] == [6, 7]
+    assert told["calibration"]["yield"] == {"level": 0.9, "inside": 4, "of": 8}
+
+
+def test_failures_for_the_same_reason_are_told_together(tmp_path):
+    spec = CampaignSpec("bad", SPACE, (Objective("yield"),), budget=40)
+    with Campaign.create(spec, tmp_path / "bad.db") as campaign:
+        for i in range(20):
+            campaign.add_trial({"heat": 20.0 + i, "solvent": "dmso"})
+            campaign.abandon(i, "no power" if i < 15 else f"reason {i}")
+    text = " ".join(cli("status", tmp_path / "bad.db").stdout.split())
+    assert "trials 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more gave no result: no power" in text
+    assert "trial 19 gave no result: reason 19" in text
+
+
+def test_a_share_of_at_most_k_is_the_binomial():
+    for k, n, p in ((0, 5, 0.9), (9, 13, 0.9), (13, 13, 0.9)):
+        assert at_most(k, n, p) == pytest.approx(binom.cdf(k, n, p))
