@@ -7,15 +7,42 @@ import math
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.eigenframework import Eigenstructure, optimal_fitting_ratio
 from bo_surrogates.inference.ridge import RidgePath
+from bo_surrogates.kernels.dual_activations import ReLU
+from bo_surrogates.kernels.recursion import Network, propagate
 
 INDEX = torch.arange(1, 401, dtype=torch.float64)
 VALUES, POWER = INDEX**-1.5, INDEX**-2.0
 DRAWS = 100
+
+
+class Digits:
+    """Scikit-learn's digits: |x| = 8, classes as 0.9 and -0.1, the kernel of one ReLU layer."""
+
+    def __init__(self) -> None:
+        data = load_digits()
+        X = torch.from_numpy(data.data).double()
+        self.X = 8.0 * X / X.norm(dim=-1, keepdim=True)
+        self.Y = torch.eye(10, dtype=torch.float64)[torch.from_numpy(data.target)] - 0.1
+        q, zero = self.X.square().mean(dim=-1, keepdim=True), torch.zeros(1, 1).double()
+        network = Network(ReLU(), 1, 2.0)
+        self.K = propagate(network, q, q.mT, self.X @ self.X.T / 64, zero, tangent=False).K
+        values, self.vectors = torch.linalg.eigh(self.K)
+        self.values = values.clamp_min(0) / len(values)
+
+    def structure(self, y: Tensor) -> Eigenstructure:
+        """`Eigenstructure.of_gram`, with one decomposition for all classes."""
+        return Eigenstructure(self.values, (self.vectors.mT @ y).square() / len(y))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits()
 
 
 def simulate(n: int, k: int | None, ridge: float, noise: float) -> Tensor:
@@ -138,6 +165,47 @@ def test_the_empirical_structure_is_that_of_the_law_of_the_inputs() -> None:
     predicted = empirical.test_error(20, math.inf, 0.1)
     exact = Eigenstructure(values.double(), power.double()).test_error(20, math.inf, 0.1)
     assert predicted == pytest.approx(exact, rel=0.3)
+
+
+@pytest.mark.parametrize("n", [50, 100])
+def test_the_errors_on_digits_are_predicted_from_the_kernel_alone(digits: Digits, n: int) -> None:
+    """No Gaussian inputs: 1797 images, their classes, and the kernel of one ReLU layer.
+
+    The law of the inputs is that of the 1797 images, training ones included: the error over all of
+    them is what is predicted, test and training errors weighted.
+    """
+    K, Y, ridge = digits.K, digits.Y, 0.05
+    predicted = 0.0
+    for column in Y.T:
+        predicted += digits.structure(column).test_error(n, math.inf, ridge)
+    errors = []
+    for seed in range(12):
+        at = torch.randperm(len(K), generator=torch.Generator().manual_seed(seed))[:n]
+        fit = torch.linalg.solve(K[at][:, at] + ridge * torch.eye(n), Y[at])
+        errors.append((K[:, at] @ fit - Y).square().sum(dim=-1).mean())
+    assert predicted == pytest.approx(torch.stack(errors).mean().item(), rel=0.06)
+
+
+def test_more_features_lower_the_error_on_digits_at_the_best_ridge(digits: Digits) -> None:
+    """Of ReLU features, 5 draws and training sets; the ridge is chosen by leave-one-out errors."""
+    means = []
+    for k in (30, 100, 1000):
+        errors = []
+        for seed in range(5):
+            generator = torch.Generator().manual_seed(seed)
+            weights = torch.randn(64, k, generator=generator, dtype=torch.float64)
+            phi = torch.relu(digits.X @ weights) / k**0.5
+            at = torch.randperm(len(phi), generator=generator)
+            train, test = at[:200], at[200:]
+            path = RidgePath.of(phi[train], digits.Y[train])
+            ridges = torch.logspace(-5, 1, 25, dtype=torch.float64)
+            scores = torch.stack([path.leave_one_out(r[None]).square().mean() for r in ridges])
+            ridge = ridges[int(scores.argmin())]
+            G = phi[train].T @ phi[train] + ridge * torch.eye(k)
+            fit = phi[test] @ torch.linalg.solve(G, phi[train].T @ digits.Y[train])
+            errors.append((fit - digits.Y[test]).square().sum(dim=-1).mean())
+        means.append(torch.stack(errors).mean().item())
+    assert means[0] > 1.2 * means[1] > 1.2 * 1.1 * means[2]
 
 
 def test_bad_arguments_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gpytorch
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -117,6 +118,37 @@ def test_the_error_on_the_torus_is_the_energy_beyond_the_bandwidth() -> None:
         error = (f - fit.squeeze(-1)).square().mean().sqrt()
         beyond = coefficients[frequency > bandwidth].abs().square().sum().sqrt()
         torch.testing.assert_close(error, beyond, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("bandwidth", [2.0, 4.0, 8.0])
+def test_units_of_bounded_weights_reproduce_a_function_without_its_high_frequencies(
+    bandwidth: float,
+) -> None:
+    """What a bounded law of the weights leaves of f, for all coefficients at once.
+
+    With units s(t) = t exp(-t^2 / 2), the ridgelet transform R f(a, b) = int f(x) s(a x - b) dx and
+    its inverse restricted to |a| <= lambda give C times a low-pass filter of f: each frequency xi
+    is multiplied by exp(-xi^2 / lambda^2), and C = 2 pi. For f = exp(-x^2) cos(3 x) the filter has
+    a closed form.
+    """
+
+    def unit(t: Tensor) -> Tensor:
+        return t * (-0.5 * t.square()).exp()
+
+    x = torch.linspace(-6, 6, 481, dtype=torch.float64)
+    f = (-x.square()).exp() * (3 * x).cos()
+    # Gauss-Legendre nodes in a; b on a grid of steps fine beside a unit, as far as f reaches.
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(120))
+    reconstruction = torch.zeros_like(x)
+    for a, w in zip((bandwidth * nodes).tolist(), (bandwidth * weights).tolist(), strict=True):
+        b = torch.arange(-6 * abs(a) - 7, 6 * abs(a) + 7, 0.1, dtype=torch.float64)
+        units = unit(a * x.unsqueeze(-1) - b)
+        transform = f @ units * (x[1] - x[0])
+        reconstruction += w * 0.1 * (units @ transform)
+    spread = 1 / bandwidth**2 + 1 / 4  # exp(-xi^2 spread) is f's spectrum times the filter
+    envelope = (-(x.square()) / (4 * spread) - 9 / 4 + (9 / 4) / (4 * spread)).exp()
+    filtered = envelope * (x * 3 / (4 * spread)).cos() / (2 * spread**0.5)
+    torch.testing.assert_close(reconstruction / (2 * torch.pi), filtered, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gaussian"])
