@@ -16,8 +16,9 @@ Gratiet, Cannamela and Iooss 2014, SIAM/ASA JUQ 2, 336-363). The mean is smoothe
 functions: where data are few, its indices leave their intervals, and none should be relied on.
 
 Inputs are uniform in model coordinates: over the range of a parameter, over the range of the
-logarithm, over the levels of a discrete parameter. Linear constraints between parameters are not
-looked at, since no index is defined for dependent inputs.
+logarithm, over the levels of a discrete parameter. A conditional parameter has no effect where it
+is inactive, which its index counts. Linear constraints between parameters are not looked at, since
+no index is defined for dependent inputs.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class SobolIndices:
     An estimate may lie outside [0, 1] by its sampling error, about 0.01.
 
     Attributes:
-        names: `d` names of the inputs.
+        names: `d` names of the inputs, the space's varied parameters.
         first: `d` first-order indices of the posterior mean; 0 where it is constant.
         total: `d` total indices of the posterior mean.
         first_interval: `2 x d`, bounds of the central interval over functions of the posterior.
@@ -111,7 +112,7 @@ def sobol_indices(
         mixed = A.clone()
         mixed[:, i] = B[:, i]
         designs.append(mixed)
-    X = space.to_model(from_unit(space, torch.cat(designs)))
+    X = space.to_model(space.impute(from_unit(space, torch.cat(designs))))
     draws = model.sample_functions(functions, seed=seed)
     with torch.no_grad():
         mean = _in_chunks(lambda Z: model.posterior(Z).mean.squeeze(-1), X)  # type: ignore[attr-defined]
@@ -132,7 +133,7 @@ def sobol_indices(
     total = torch.as_tensor(np.reshape(estimates.total_order, (1 + functions, d)))
     tails = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
     return SobolIndices(
-        names=space.names,
+        names=tuple(p.name for p in space.varied),
         first=first[0],
         total=total[0],
         first_interval=first[1:].quantile(tails, dim=0),

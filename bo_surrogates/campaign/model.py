@@ -152,8 +152,8 @@ class CampaignModel:
             noise: Predict a measurement, which has noise, instead of the noise-free outcome.
 
         Returns:
-            A row a point: the parameters, and for each metric `m` its mean `m`, its standard
-            deviation `m (sd)`, and the interval's ends `m (5%)` and `m (95%)`.
+            A row a point: the parameters (none where inactive), and for each metric `m` its mean
+            `m`, its standard deviation `m (sd)`, and the interval's ends `m (5%)` and `m (95%)`.
 
         Raises:
             InputError: A point is not in the search space, or the level is out of range.
@@ -192,11 +192,12 @@ class CampaignModel:
             return sobol_indices(self.surrogate(metric), self.spec.space, **options)
 
     def lengthscales(self, metric: str) -> dict[str, float] | None:
-        """By parameter, in shares of its range; None where the surrogate has none."""
+        """By varied parameter, in shares of its range; None where the surrogate has none."""
         found = lengthscales(self.surrogate(metric))
-        return (
-            None if found is None else dict(zip(self.spec.space.names, found.tolist(), strict=True))
-        )
+        if found is None:
+            return None
+        names = (p.name for p in self.spec.space.varied)
+        return dict(zip(names, found.tolist(), strict=True))
 
     def cross_validate(self, metric: str, folds: int = 5) -> CrossValidation:
         """How well the surrogate predicts trials that it has not seen; at most `folds` fits.

@@ -159,7 +159,7 @@ def _predictions_json(
         "noise": noise,
         "predictions": [
             {
-                "parameters": {n: row[n] for n in names if row[n] is not None},
+                "parameters": _point(row, names),
                 "metrics": {
                     m: {
                         "mean": row[m],
@@ -172,6 +172,11 @@ def _predictions_json(
             for row in rows
         ],
     }
+
+
+def _point(row: Mapping[Any, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The parameters in a row, those that are inactive left out."""
+    return {n: row[n] for n in names if row[n] is not None and row[n] == row[n]}  # NaN is not
 
 
 def _print_predictions(
@@ -200,7 +205,7 @@ def _print_predictions(
         for m in campaign.metrics:
             low, high = (row[bound] for bound in _bounds(m, level))
             cells.append(f"{row[m]:.4g} ({low:.4g} to {high:.4g})")
-        point = {str(n): row[n] for n in campaign.spec.space.names if row[n] is not None}
+        point = _point(row, campaign.spec.space.names)
         table.add_row(*(cells if single else (str(number), *cells, format_point(point))))
     console.print(table)
 

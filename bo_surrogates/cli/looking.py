@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from bo_surrogates.cli.app import Database, Json, Name, Target, app
+from bo_surrogates.cli.app import Database, Json, Name, Target, app, note
+from bo_surrogates.cli.points import At, Like, point_of
 from bo_surrogates.cli.targets import open_campaign
+from bo_surrogates.errors import InputError
 
 
 @app.command()
@@ -43,6 +45,29 @@ def best(
 @app.command()
 def plot(
     target: Target,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PARAMETER", show_default=False, help="Of --slices: which; all if none."
+        ),
+    ] = None,
+    slices: Annotated[
+        bool,
+        typer.Option("--slices", help="Draw what the surrogate expects as one parameter changes."),
+    ] = False,
+    contour: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="X Y", show_default=False,
+            help="Draw what it expects over two parameters, and how surely.",
+        ),
+    ] = None,
+    predicted: Annotated[
+        bool,
+        typer.Option("--predicted", help="Draw what was measured against what was predicted."),
+    ] = False,
+    at: At = None,
+    trial: Like = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -53,11 +78,44 @@ def plot(
     database: Database = None,
     name: Name = None,
 ) -> None:  # fmt: skip
-    """Draw the best value so far; with several objectives, the Pareto front."""
-    from reports.campaign_figure import draw_campaign
+    """Draw the best value so far; with several objectives, the Pareto front.
+
+    Or what the surrogate has learnt: slices and contours go through the best trial, or the point
+    that --at and --trial give (what they leave open is the best trial's).
+    """
     from reports.style import save
 
+    chosen = [what for what, wanted in (("--slices", slices), ("--contour", contour),
+                                        ("--predicted", predicted)) if wanted]  # fmt: skip
+    if len(chosen) > 1:
+        raise InputError(f"plot draws one thing at a time, got {' and '.join(chosen)}")
+    if parameters and not slices:
+        raise InputError(f"parameters ({', '.join(parameters)}) are named with --slices only")
+    if (at or trial is not None) and not (slices or contour):
+        raise InputError("--at and --trial place slices and contours; give one of these too")
     with open_campaign(target, database, name, read_only=True) as campaign:
-        figure = draw_campaign(campaign)
+        suffix = ""
+        if slices or contour:
+            from bo_surrogates.campaign.slices import default_point
+            from reports.contours import draw_contours
+            from reports.slices import draw_slices
+
+            model = campaign.model()
+            for metric, reason in model.unreliable.items():
+                note(f"the surrogate's fit to {metric} is not to be relied on: {reason}")
+            point = point_of(campaign, at, trial, base=default_point(model))
+            if contour:
+                figure, suffix = draw_contours(campaign, *contour, point), "-contour"
+            else:
+                figure, suffix = draw_slices(campaign, parameters or (), point), "-slices"
+        elif predicted:
+            from reports.forecasts import draw_forecasts
+
+            figure, suffix = draw_forecasts(campaign), "-predicted"
+        else:
+            from reports.campaign_figure import draw_campaign
+
+            figure = draw_campaign(campaign)
         path = campaign.journal.path or Path(f"{campaign.spec.name.replace('/', '_')}.db")
-        print(f"wrote {save(figure, output or path.with_suffix('.png'))}")
+        path = path.with_name(f"{path.stem}{suffix}.png")
+        print(f"wrote {save(figure, output or path)}")

@@ -67,22 +67,29 @@ def _value(parameter: Parameter, text: str) -> object:
 
 
 def point_of(
-    campaign: Campaign, at: Sequence[str] | None, trial: int | None
+    campaign: Campaign,
+    at: Sequence[str] | None,
+    trial: int | None,
+    base: Mapping[str, object] | None = None,
 ) -> dict[str, object] | None:
-    """The point that `--at` and `--trial` mean together; None where neither is given.
+    """The point that `--at` and `--trial` mean together; None where nothing is given.
+
+    What they leave open is the base's, as far as it is active there.
 
     Raises:
         InputError: See `parse_values`; or there is no such trial.
     """
-    if not at and trial is None:
+    if not at and trial is None and base is None:
         return None
-    base: Mapping[str, object] = {}
     if trial is not None:
         known = campaign.trials
         if not 0 <= trial < len(known):
             raise InputError(f"there is no trial {trial}; the campaign has {len(known)}")
         base = known[trial].parameters
-    return {**base, **parse_values(campaign.spec.space, at or ())}
+    given = parse_values(campaign.spec.space, at or ())
+    merged: dict[str, Any] = {**(base or {}), **given}
+    space = campaign.spec.space
+    return {n: v for n, v in merged.items() if n in given or space.is_active(n, merged)}
 
 
 def read_points(path: Path, space: Space) -> list[dict[str, Any]]:

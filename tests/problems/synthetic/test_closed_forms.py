@@ -103,7 +103,7 @@ def test_ackley_s_optimum_is_off_the_centre_inside_the_box_and_set_by_its_seed()
 
 
 def test_ackley_options_out_of_range_are_refused_by_name():
-    with pytest.raises(InputError, match=r"AckleyConfig.dim must be in \[1, 10000\]"):
+    with pytest.raises(InputError, match=r"ShiftedConfig.dim must be in \[1, 10000\]"):
         PROBLEMS["ackley"].make(dim=0)
 
 
