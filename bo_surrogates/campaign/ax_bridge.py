@@ -17,7 +17,6 @@ Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaig
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 from ax.core.arm import Arm
-from ax.core.data import Data, DataRow
 from ax.core.generator_run import GeneratorRun
 from ax.core.observation import ObservationFeatures
 from ax.generation_strategy.generation_node import GenerationNode
@@ -58,7 +56,7 @@ from torch import Tensor
 from bo_surrogates.acquisition.defaults import infer_reference, make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.campaign.trial import DATA, Measurement, Trial
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
@@ -299,7 +297,6 @@ class AxBridge:
         self._x = [f"x{i}" for i in range(spec.space.dim)]
         self._y = {metric: f"y{i}" for i, metric in enumerate(self.metrics)}
         self._known_noise: dict[str, bool] = {}
-        self._points: dict[int, tuple[Values, Tensor]] = {}  # by trial
         self._start()
 
     def _start(self) -> None:
@@ -364,53 +361,40 @@ class AxBridge:
             # that metric's noise is inferred from now on, for all its values.
             self._start()
         self._known_noise = known
-        experiment = self.client._experiment
-        rows: list[DataRow] = []
         for trial in sorted(trials, key=lambda t: t.index):
             before = self._synced.get(trial.index)
             if before is None:
-                self._attach(trial)
+                index = self._attach(trial)
+                if index != trial.index:
+                    raise RunError(
+                        f"the journal lacks trials before trial {trial.index} (expected {index}); "
+                        "the database was changed by hand: restore it from a backup"
+                    )
                 before = "running"
             if before == "running" and trial.status == "completed":
-                rows += self._data_rows(trial)
-                experiment.trials[trial.index].mark_completed()
+                self.client.complete_trial(
+                    trial.index,
+                    {self._y[m]: self._outcome(m, trial.measurements[m]) for m in self.metrics},
+                )
             elif before == "running" and trial.status == "abandoned":
                 # Not "failed": Ax would propose a failed point again, for ever.
-                experiment.trials[trial.index].mark_abandoned()
+                self.client.mark_trial_abandoned(trial.index)
             self._synced[trial.index] = trial.status
-        if rows:
-            experiment.attach_data(Data(data_rows=rows))
 
-    def _attach(self, trial: Trial) -> None:
-        """Add a running trial to the experiment, without its client.
-
-        The client looks at all data at each trial that it completes, so its time per trial grows
-        with their number; and it refuses data outside the space, from which Ax's models learn (it
-        widens the bounds that they see).
-        """
+    def _attach(self, trial: Trial) -> int:
+        """Add a trial to the experiment, as `Client.attach_trial` does; return Ax's index of it."""
+        if trial.origin != DATA:
+            return self.client.attach_trial(self._to_ax(trial.parameters))
+        # Data may lie outside the space: Ax's models learn from them (it widens the bounds that
+        # they see), but its client refuses those that violate a parameter constraint.
         attached = self.client._experiment.new_trial()
-        if attached.index != trial.index:
-            raise RunError(
-                f"the journal lacks trials before trial {trial.index} (expected {attached.index}); "
-                "the database was changed by hand: restore it from a backup"
-            )
         attached.add_arm(Arm(parameters=self._to_ax(trial.parameters)))
         attached.mark_running(no_runner_required=True)
+        return attached.index
 
-    def _data_rows(self, trial: Trial) -> list[DataRow]:
-        experiment = self.client._experiment
-        (arm,) = experiment.trials[trial.index].arms
-        rows = []
-        for metric, safe in self._y.items():
-            mean, sem = self._outcome(metric, trial.measurements[metric])
-            signature = experiment.metrics[safe].signature
-            rows.append(DataRow(trial.index, arm.name, safe, signature, mean, sem))
-        return rows
-
-    def _outcome(self, metric: str, m: Measurement) -> tuple[float, float]:
-        """Mean and standard error; not a number where the noise is to be inferred."""
+    def _outcome(self, metric: str, m: Measurement) -> tuple[float, float] | float:
         if not self._known_noise[metric] or m.sem is None:
-            return m.mean, math.nan
+            return m.mean
         # An exact value is given a variance far below what matters, because a Gaussian process
         # with exactly no noise is singular at repeated points.
         return m.mean, max(m.sem, 1e-9 * abs(m.mean), 1e-150)
@@ -450,10 +434,14 @@ class AxBridge:
                 continue
             known = [*trials, *_running(suggestions, first)]
             try:
-                suggestions += part(count, known, fixed)
+                found = part(count, known, fixed)
             except SpaceExhausted:
                 if not suggestions:
                     raise
+                break
+            suggestions += found
+            if len(found) < count:
+                break  # a finite space holds no more
         return suggestions
 
     def _first_points(
@@ -471,16 +459,8 @@ class AxBridge:
     def _tried(self, trials: Sequence[Trial]) -> Tensor:
         """`n x d` points of the trials in problem coordinates."""
         space = self.spec.space
-        found = [self._encoded(t) for t in trials]
+        found = [space.encode(t.parameters, outside=True) for t in trials]
         return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
-
-    def _encoded(self, trial: Trial) -> Tensor:
-        """A trial's point in problem coordinates; kept, because each proposal needs them all."""
-        point = self._points.get(trial.index)
-        if point is None or point[0] != trial.parameters:
-            encoded = self.spec.space.encode(trial.parameters, outside=True)
-            point = self._points[trial.index] = (trial.parameters, encoded)
-        return point[1]
 
     def _explore(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
@@ -501,26 +481,12 @@ class AxBridge:
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
             warnings.simplefilter("ignore")  # libraries' notes to their developers
             warnings.simplefilter("always", FitWarning)
-            # Not Client.get_next_trials: it would attach the points as Ax has them, while the
-            # journal (hence a rebuilt experiment) has them rounded. Nor the strategy's own `gen`,
-            # which looks through all data for what is pending.
-            run = node.gen(
-                experiment=self.client._experiment,
-                n=n,
-                pending_observations=self._pending(trials),
+            # Not Client.get_next_trials: it would attach the points as Ax has them, while
+            # the journal (hence a rebuilt experiment) has them rounded.
+            ((run,),) = self.client._generation_strategy.gen(
+                self.client._experiment, n=n, num_trials=1
             )
-            if run is None:
-                raise RunError("Ax proposed nothing")
             return self._suggestions(node, run)
-
-    def _pending(self, trials: Sequence[Trial]) -> dict[str, list[ObservationFeatures]]:
-        """By metric, the points whose outcomes are awaited, or which gave none: to be avoided."""
-        points = [
-            ObservationFeatures(parameters=self._to_ax(t.parameters), trial_index=t.index)
-            for t in trials
-            if t.status != "completed"
-        ]
-        return {safe: list(points) for safe in self._y.values()} if points else {}
 
     def _suggestions(self, node: GenerationNode, run: GeneratorRun) -> list[Suggestion]:
         """The points of a batch; the time that it took stands at the first."""

@@ -32,12 +32,15 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.execution.resources import Resources
 from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, CampaignSpec, PriorData
+from bo_surrogates.campaign.tables import read_table
+from bo_surrogates.campaign.trial_table import columns_of, read_points
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space, parse_constraints
@@ -54,7 +57,7 @@ SETTINGS = (
 OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")
 TOP_LEVEL = (
     "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "surrogate",
-    "acquisition", "resources", "prior_data",
+    "acquisition", "resources", "prior_data", "first_points",
 )  # fmt: skip
 PARAMETER_KEYS = {
     "float": ("low", "high", "log", "unit", "when", "default"),
@@ -143,6 +146,7 @@ def campaign_from_mapping(
             prior_data=_prior_data(data, Path(source).parent),
             **{key: data[key] for key in SETTINGS if key in data},
         )
+        spec = _with_first_points(spec, data, Path(source).parent)
         with _at("[surrogate]"):
             return spec.resolved()
 
@@ -162,6 +166,21 @@ def _black_box(data: Mapping[str, Any]) -> BlackBoxSource | None:
     options = _table(data, "problem_options")
     with _at("[problem_options]" if options else ""):
         return BlackBoxSource(named[0], data[named[0]], options)  # type: ignore[arg-type]
+
+
+def _with_first_points(spec: CampaignSpec, data: Mapping[str, Any], folder: Path) -> CampaignSpec:
+    """With the points that are evaluated first: tables, or a file relative to the campaign file."""
+    given = data.get("first_points", [])
+    if isinstance(given, str):
+        with _at("first_points"):
+            table = read_table(folder / given, names=columns_of(spec).names)
+            return replace(spec, first_points=read_points(spec, table))
+    if not isinstance(given, list):
+        raise InputError(
+            'first_points must be tables [[first_points]], or a file such as "first.csv", '
+            f"got {given!r}"
+        )
+    return replace(spec, first_points=tuple(given))
 
 
 def _prior_data(data: Mapping[str, Any], folder: Path) -> PriorData | None:

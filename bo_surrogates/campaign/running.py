@@ -17,7 +17,7 @@ from bo_surrogates.campaign.execution.future_runner import AnyExecutor
 from bo_surrogates.campaign.execution.logs import discard_silent, log_file, log_files, remove_empty
 from bo_surrogates.campaign.execution.runner import Outcome, Runner
 from bo_surrogates.campaign.trial import Measurement, Trial, budgeted
-from bo_surrogates.errors import InputError, RunError
+from bo_surrogates.errors import InputError, RunError, SpaceExhausted
 from bo_surrogates.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -131,7 +131,12 @@ class _Run:
 
     def _ask(self, n: int, runner: Runner) -> None:
         self._report("asking", None)
-        for trial in self.campaign.ask(n):
+        try:
+            asked = self.campaign.ask(n)
+        except SpaceExhausted:
+            self.stop = self.campaign.spent  # every point is measured, or will be: an end, too
+            return
+        for trial in asked:
             self._submit(trial, runner)
 
     def _interrupted(self) -> list[Trial]:

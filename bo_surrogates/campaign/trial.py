@@ -72,8 +72,9 @@ class Trial:
         index: 0, 1, 2, ... in the order of asking.
         parameters: Values by name.
         status: "running" until told; then "completed", or "abandoned" with a reason.
-        origin: "sobol", the surrogate's name, "manual", or "data" (measured before the campaign, or
-            elsewhere; it informs the surrogate and costs no budget).
+        origin: "first" (a first point of the campaign), "sobol", the surrogate's name, "manual", or
+            "data" (measured before the campaign, or elsewhere; it informs the surrogate and costs
+            no budget).
         measurements: By metric; empty unless completed.
         reason: Why the trial was abandoned.
         seconds: Time spent in "fit", "acquisition" (per batch asked, on its first trial) and

@@ -189,6 +189,23 @@ def _outcome(trial: Trial) -> str:
     return f"no result ({trial.reason})"
 
 
+# ---- rows as points ------------------------------------------------------------------------------
+def read_points(spec: CampaignSpec, table: Table) -> tuple[Values, ...]:
+    """The points in a table, without results: a column for each parameter.
+
+    Raises:
+        InputError: What is wrong with the table, all of it.
+    """
+    reader = _Reader(spec, table)
+    reader.require(*reader.needed)
+    points = []
+    for row in table.rows:
+        with reader.mistakes(row):
+            points.append(reader.point(row, "refuse"))
+    reader.conclude()
+    return tuple(points)
+
+
 # ---- rows as data --------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Data:

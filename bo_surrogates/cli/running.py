@@ -169,7 +169,11 @@ def _run(campaign: Campaign, options: _Options, *, as_json: bool, verbose: bool)
     except RunError:
         display.summarize("failed")
         raise
-    display.summarize("finished" if campaign.spent >= campaign.spec.budget else "stopped")
+    exhausted = campaign.is_exhausted
+    finished = exhausted or campaign.spent >= campaign.spec.budget
+    display.summarize("finished" if finished else "stopped")
+    if exhausted:
+        note(f"all {campaign.spec.space.size} points of the space have been tried")
 
 
 @app.command()

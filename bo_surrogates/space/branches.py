@@ -244,14 +244,21 @@ class Branch:
             )
             if worst is None or missing <= 0:
                 return point
-            movable = {i: c for i, c in worst.coefficients.items() if self.levels[i] is None}
-            norm = sum(c * c for c in movable.values())
+            # Along the constraint's normal, in units of the ranges, where there is room.
+            spans = {i: self.bounds[i][1] - self.bounds[i][0] for i in worst.coefficients}
+            movable = {
+                i: c
+                for i, c in worst.coefficients.items()
+                if self.levels[i] is None and point[i] != self.bounds[i][0 if c > 0 else 1]
+            }
+            norm = sum((c * spans[i]) ** 2 for i, c in movable.items())
             if not norm:
                 break
             shift = (margin * worst.scale - worst.slack(point)) / norm
             for i, c in movable.items():
                 low, high = self.bounds[i]
-                point[i] = min(max(float(f"{point[i] - shift * c:.12g}"), low), high)
+                moved = point[i] - shift * c * spans[i] ** 2
+                point[i] = min(max(float(f"{moved:.12g}"), low), high)
         return point if self.holds(point) else None
 
 
