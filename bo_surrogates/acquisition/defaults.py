@@ -41,6 +41,11 @@ from bo_surrogates.acquisition.ensemble import (
     sampled_functions,
     samples_functions,
 )
+from bo_surrogates.acquisition.fixed_baseline import (
+    FixedBaselineLogNoisyExpectedImprovement,
+    possibly_best,
+    predicts_beside_fixed_points,
+)
 from bo_surrogates.acquisition.thompson import ThompsonSampling
 from bo_surrogates.seeding import derive_seed, fixed_seed
 
@@ -81,8 +86,11 @@ def _observed(
 ) -> tuple[Tensor, Tensor]:
     """The model's mean at observed inputs, `n x m`, and which of them satisfy the constraints."""
     with torch.no_grad():
-        posterior: Any = model.posterior(X)  # BoTorch declares no `mean` on its base class
-    mean = posterior.mean
+        if predicts_beside_fixed_points(model):
+            mean, _ = model.marginals(X)
+        else:
+            posterior: Any = model.posterior(X)  # BoTorch declares no `mean` on its base class
+            mean = posterior.mean
     satisfied = [c(mean) <= 0 for c in constraints or []]
     everywhere = torch.ones(mean.shape[:-1], dtype=torch.bool, device=mean.device)
     return mean, torch.stack([everywhere, *satisfied]).all(dim=0)
@@ -191,7 +199,10 @@ def _construct(
     if name == "qlognei":
         # Which points may be the best is seen from all functions, not only from those sampled.
         X_baseline = prune_inferior_points(
-            model, X_baseline, objective=objective, constraints=constraints
+            model,
+            X_baseline if constraints else possibly_best(model, X_baseline, weights[0]),
+            objective=objective,
+            constraints=constraints,
         )
     model, sampler = sampled_functions(model, sampler, X_baseline)
     if name == "qucb":
@@ -207,11 +218,11 @@ def _construct(
             constraints=constraints,
             X_pending=X_pending,
         )
-    kind = (
-        FunctionwiseLogNoisyExpectedImprovement
-        if samples_functions(sampler)
-        else qLogNoisyExpectedImprovement
-    )
+    kind = qLogNoisyExpectedImprovement
+    if samples_functions(sampler):
+        kind = FunctionwiseLogNoisyExpectedImprovement
+    elif predicts_beside_fixed_points(model):
+        kind = FixedBaselineLogNoisyExpectedImprovement
     return kind(
         model,
         X_baseline=X_baseline,
