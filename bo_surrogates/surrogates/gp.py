@@ -68,6 +68,7 @@ from bo_surrogates.errors import FitError, InputError
 from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
 from bo_surrogates.inference.jitter import recorded_jitter
 from bo_surrogates.inference.linear_regression import inverse_triangular, row_products
+from bo_surrogates.inference.log_domain import optimize_log_noise
 from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
 from bo_surrogates.kernels.additive import AdditiveFeatures, AdditiveKernel
 from bo_surrogates.kernels.mixed import MixedFeatures, MixedKernel, stationary_kernel
@@ -149,6 +150,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
                 input_transform=input_transform,
                 outcome_transform=outcome_transform,
             )
+        optimize_log_noise(self.likelihood)
         self.config = config
         self.seed = seed_or_random(seed)
         self.prepare()
