@@ -77,6 +77,15 @@ class LinearRegression(Protocol):
             phi: `batch_shape x q x k` features.
         """
 
+    def at_training_points(
+        self, phi: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Means and leverages (posterior over noise variances) at the observations, `n x m` each.
+
+        Args:
+            phi: `n x k`, `targets` and `noise`: what the posterior was conditioned on.
+        """
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count x m x k` weights from the posterior."""
 
@@ -120,7 +129,14 @@ class FunctionSpace:
     whitened: Tensor
 
     @classmethod
-    def of(cls, phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> FunctionSpace:
+    def of(
+        cls,
+        phi: Tensor,
+        variance: Tensor,
+        targets: Tensor,
+        noise: Tensor,
+        products: Tensor | None = None,
+    ) -> FunctionSpace:
         """Condition the prior.
 
         Args:
@@ -128,9 +144,11 @@ class FunctionSpace:
             variance: s^2, `m`.
             targets: `n x m`.
             noise: `n x m` variances, positive.
+            products: Phi Phi', where it is there already.
         """
         features, scale = phi.unsqueeze(-3), variance.reshape(-1, 1, 1)
-        S = scale * (features @ features.mT) + torch.diag_embed(noise.mT)
+        products = features @ features.mT if products is None else products
+        S = scale * products + torch.diag_embed(noise.mT)
         W = inverse_triangular(psd_safe_cholesky(S))
         return cls(features, scale, noise.mT, W, (W @ targets.mT.unsqueeze(-1)).squeeze(-1))
 
@@ -150,6 +168,13 @@ class FunctionSpace:
         mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
         covariance = self.variance * (phi @ phi.mT) - psi @ psi.mT
         return mean, covariance.expand(*mean.shape, mean.shape[-1])
+
+    def at_training_points(
+        self, phi: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `LinearRegression`: with P = S^-1, y - v P y and 1 - v P_ii."""
+        alpha = (self.inverse_root.mT @ self.whitened.unsqueeze(-1)).squeeze(-1).mT
+        return targets - noise * alpha, 1.0 - noise * self.inverse_root.square().sum(dim=-2).mT
 
     @cached_property
     def _observed(self) -> Tensor:
@@ -254,6 +279,14 @@ class WeightSpace:
         mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
         return mean, (psi @ psi.mT).expand(*mean.shape, mean.shape[-1])
 
+    def at_training_points(
+        self, phi: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `LinearRegression`."""
+        psi = self._cross(phi)
+        mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1).mT
+        return mean, psi.square().sum(dim=-1).mT / noise
+
     def beside(self, phi: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Coordinates]]:
         """See `LinearRegression`."""
         psi = self._cross(phi)[0]
@@ -287,16 +320,22 @@ class WeightSpace:
         return WeightSpace(self.variance, W_new @ self.inverse_root, whitened)
 
 
-def condition(phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
+def condition(
+    phi: Tensor,
+    variance: Tensor,
+    targets: Tensor,
+    noise: Tensor,
+    products: Tensor | None = None,
+) -> LinearRegression:
     """The posterior in the space where a prediction costs less.
 
     Arguments are those of `FunctionSpace.of`. A point takes about n k + n^2 multiplications in
     function space, and k^2 in weight space.
     """
     n, k = phi.shape
-    return (FunctionSpace if n * (n + k) <= k * k else WeightSpace).of(
-        phi, variance, targets, noise
-    )
+    if n * (n + k) <= k * k:
+        return FunctionSpace.of(phi, variance, targets, noise, products)
+    return WeightSpace.of(phi, variance, targets, noise)
 
 
 class Gram(torch.autograd.Function):
