@@ -240,10 +240,10 @@ class TridiagonalEvidence:
         """
         n, k = phi.shape
         if n > k:
-            G, y = phi.mT @ phi, phi.mT @ targets
+            G, pulled = phi.mT @ phi, phi.mT @ targets
         else:
-            G, y = (phi @ phi.mT if products is None else products), targets
-        matrix, y = np.asfortranarray(G.cpu().numpy()), y.cpu().numpy()
+            G, pulled = (phi @ phi.mT if products is None else products), targets
+        matrix, y = np.asfortranarray(G.cpu().numpy()), pulled.cpu().numpy()
         squares = targets.square().sum(dim=0).cpu().numpy()
         r = len(matrix)
         if r == 1:
