@@ -360,6 +360,16 @@ class Campaign:
         self._finish(index, reason=reason, seconds=seconds)
         return self.journal.trials(self._id, index)[0]
 
+    def stop(self, index: int, reason: str, *, seconds: float | None = None) -> Trial:
+        """Commit that a running trial was ended early, on purpose; arguments as for `abandon`.
+
+        It has no final value: it is never the best, and no surrogate is fitted to it. Its point
+        is not proposed again.
+        """
+        self._require_writer()
+        self._finish(index, reason=reason, seconds=seconds, status="stopped")
+        return self.journal.trials(self._id, index)[0]
+
     def tell_table(self, table: str | Path | pd.DataFrame | Table) -> Told:
         """Commit the results in a table: a row a trial, with its number and its metrics.
 
@@ -429,6 +439,7 @@ class Campaign:
         measurements: Mapping[str, Measurement] | None = None,
         reason: str | None = None,
         seconds: float | None = None,
+        status: str | None = None,
     ) -> None:
         if isinstance(index, bool) or not isinstance(index, int):
             raise InputError(f"a trial's index is an integer, got {index!r}")
@@ -438,6 +449,7 @@ class Campaign:
             measurements=measurements,
             reason=reason,
             seconds=None if seconds is None else {"evaluation": seconds},
+            status=status,
         )
 
     def _check_result(self, index: int, result: Result) -> dict[str, Measurement]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bo_surrogates.campaign.black_box import BlackBox, make_black_box
+from bo_surrogates.campaign.early_stopping import LearningCurves
 from bo_surrogates.campaign.execution.evaluation import Task
 from bo_surrogates.campaign.execution.executors import open_runner
 from bo_surrogates.campaign.execution.future_runner import AnyExecutor
@@ -32,12 +33,12 @@ class Event:
 
     Attributes:
         kind: "asking" (before fit and acquisition), "asked", "retried" (its evaluation begins
-            anew), "completed" or "abandoned".
+            anew), "completed", "abandoned" or "stopped".
         trial: The trial, except for "asking".
         campaign: The campaign.
     """
 
-    kind: Literal["asking", "asked", "retried", "completed", "abandoned"]
+    kind: Literal["asking", "asked", "retried", "completed", "abandoned", "stopped"]
     trial: Trial | None
     campaign: Campaign
 
@@ -84,6 +85,13 @@ class _Run:
         self.attempts: dict[int, int] = {}  # last attempt at each trial under way
         self.repeats: dict[int, dict[int, dict[str, Measurement]]] = {}  # of trials under way
         self.seconds: dict[int, float] = {}
+        self.curves = (
+            LearningCurves(self.spec.early_stopping, self.spec.objectives[0], campaign.trials,
+                           campaign.progress())
+            if self.spec.early_stopping is not None
+            else None
+        )  # fmt: skip
+        self.to_stop: dict[int, str] = {}  # trials under way that were told to stop, and why
 
     def run(self) -> None:
         """Evaluate what an earlier process left running, then go on to the end."""
@@ -152,6 +160,8 @@ class _Run:
     def _submit(self, trial: Trial, runner: Runner) -> None:
         self._report("asked", trial)
         self.attempts[trial.index] = trial.attempt
+        if self.curves is not None:
+            self.curves.begin(self.campaign.trials[trial.index])
         done = self.campaign.replicates(trial.index) if self.spec.replicates > 1 else {}
         self.repeats[trial.index] = dict(done)
         self.seconds[trial.index] = 0.0
@@ -167,9 +177,16 @@ class _Run:
         return Task(index, parameters, seed, repeat, attempt, str(log))
 
     def _take_report(self, task: Task, step: float, measured: Mapping[str, Measurement]) -> bool:
-        if task.repeat == 0 and task.index in self.attempts:
-            self.campaign.report(task.index, step, measured)
-        return True
+        """Commit a report; whether the trial goes on."""
+        if task.index in self.to_stop or task.index not in self.attempts:
+            return False
+        if task.repeat > 0:
+            return True
+        self.campaign.report(task.index, step, measured)
+        reason = self.curves.judge(task.index, step, measured) if self.curves else None
+        if reason is not None:
+            self.to_stop[task.index] = f"stopped at step {step:g}: {reason}"
+        return reason is None
 
     def _take(self, outcome: Outcome, runner: Runner) -> None:
         """Commit what became of a task."""
@@ -177,7 +194,11 @@ class _Run:
         if task.index not in self.attempts:
             return  # another replicate of its trial has failed for good
         self.seconds[task.index] += outcome.seconds
-        if outcome.measurements is None:
+        if task.index in self.to_stop:  # whatever it did then: the verdict is final
+            reason = self.to_stop.pop(task.index)
+            seconds = self._forget(task.index)
+            self._finished("stopped", self.campaign.stop(task.index, reason, seconds=seconds))
+        elif outcome.measurements is None:
             if self._may_retry(outcome):
                 self._retry(task, runner)
             else:
@@ -203,6 +224,8 @@ class _Run:
     def _retry(self, task: Task, runner: Runner) -> None:
         attempt = self.attempts[task.index] + 1
         self.attempts[task.index] = attempt
+        if self.curves is not None:
+            self.curves.forget(task.index)
         self._report("retried", self.campaign.note_attempt(task.index, attempt))
         runner.submit(replace(task, attempt=attempt))
 
@@ -221,8 +244,7 @@ class _Run:
 
     def _complete(self, index: int, measurements: Mapping[str, Measurement]) -> None:
         trial = self.campaign.tell(index, measurements, seconds=self._forget(index))
-        self.failures = 0
-        self._report("completed", trial)
+        self._finished("completed", trial)
 
     def _give_up(self, outcome: Outcome) -> None:
         index, reason = outcome.task.index, outcome.reason or "unknown"
@@ -233,7 +255,14 @@ class _Run:
         trial = self.campaign.abandon(index, reason, seconds=self._forget(index))
         self.failures += 1
         self.failed_with = reason
-        self._report("abandoned", trial)
+        self._finished("abandoned", trial)
+
+    def _finished(self, kind: Literal["completed", "abandoned", "stopped"], trial: Trial) -> None:
+        if kind != "abandoned":
+            self.failures = 0
+        if self.curves is not None:
+            self.curves.end(trial)
+        self._report(kind, trial)
 
     def _forget(self, index: int) -> float:
         """A trial is no longer under way; the seconds its evaluations took."""

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.execution.resources import EXECUTORS, Resources
 from bo_surrogates.errors import InputError, did_you_mean
-from bo_surrogates.objective import NOISES, Noise, Objective, OutcomeConstraint, metric_names
-from bo_surrogates.space import Space, Value, Values
+from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
+from bo_surrogates.space import Space, Values
 
 BLACK_BOX_KINDS = ("problem", "python", "command")
 ON_INTERRUPT = ("rerun", "abandon")
@@ -81,12 +82,7 @@ class CampaignSpec:
         name: For people, and to find the campaign in its database.
         space: What is varied.
         objectives: What is wanted; several give a Pareto front.
-        constraints: Bounds on further metrics, and on metrics in weighted sums.
-        baseline: What relative constraints refer to: parameters, which are then asked first, or
-            the index of a trial.
-        noise: What is known of each metric's noise: "none" (values are exact), "known" (each comes
-            with its standard error) or "inferred"; of a metric that is left out, its noise is
-            known if every value comes with a standard error, else inferred.
+        constraints: Bounds on further metrics.
         surrogate: Name of a registered surrogate.
         surrogate_config: Its configuration as plain data; what is missing takes the defaults.
         acquisition: The acquisition function and its optimizer's budget.
@@ -114,6 +110,7 @@ class CampaignSpec:
             result. All attempts at a trial have the same seed.
         replicates: Evaluations of each point, >= 1, with different seeds; their mean and its
             standard error are the trial's result.
+        early_stopping: When a trial is ended before its end; None: never.
         max_consecutive_failures: Failed trials in a row after which a run stops, >= 1.
         on_interrupt: Whether a resumed campaign runs the trials that were running again
             ("rerun"), or abandons them ("abandon").
@@ -128,8 +125,6 @@ class CampaignSpec:
     space: Space
     objectives: tuple[Objective, ...]
     constraints: tuple[OutcomeConstraint, ...] = ()
-    baseline: Mapping[str, Value] | int | None = None
-    noise: Mapping[str, Noise] = field(default_factory=dict)
     surrogate: str = "gp"
     surrogate_config: Mapping[str, Any] = field(default_factory=dict)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
@@ -149,6 +144,7 @@ class CampaignSpec:
     retries: int = 0
     retry_on: Literal["died", "failed"] = "died"
     replicates: int = 1
+    early_stopping: EarlyStopping | None = None
     max_consecutive_failures: int = 5
     on_interrupt: Literal["rerun", "abandon"] = "rerun"
     prior_data: PriorData | None = None
@@ -166,8 +162,6 @@ class CampaignSpec:
                     raise InputError(f"{name} must hold {kind.__name__} instances, got {one!r}")
             object.__setattr__(self, name, value)
         self._check_metrics()
-        self._check_baseline()
-        self._check_noise()
         _check_text("surrogate", self.surrogate)
         object.__setattr__(
             self, "surrogate_config", _plain("surrogate_config", self.surrogate_config)
@@ -222,6 +216,24 @@ class CampaignSpec:
         if self.retry_on not in RETRY_ON:
             hint = did_you_mean(self.retry_on, RETRY_ON)
             raise InputError(f"retry_on must be 'died' or 'failed', got {self.retry_on!r}{hint}")
+        if self.early_stopping is not None:
+            self._check_early_stopping(self.early_stopping)
+
+    def _check_early_stopping(self, rule: EarlyStopping) -> None:
+        if not isinstance(rule, EarlyStopping):
+            raise InputError(f"early_stopping must be an EarlyStopping, got {rule!r}")
+        if len(self.objectives) > 1:
+            raise InputError(
+                "early_stopping judges one objective: a trial that is bad in one of "
+                f"{len(self.objectives)} may be the best in another"
+            )
+        if self.replicates > 1:
+            raise InputError("early_stopping and replicates > 1 exclude each other")
+        if rule.direction is None and rule.metric not in (None, self.objectives[0].name):
+            raise InputError(
+                f"early_stopping: metric {rule.metric!r} is not the objective "
+                f"{self.objectives[0].name!r}; say its direction"
+            )
 
     def _check_metrics(self) -> None:
         if not self.objectives:
@@ -230,12 +242,6 @@ class CampaignSpec:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"objective {name!r} is defined twice")
-        for o in self.objectives:
-            if o.weights and o.name in self.metrics:
-                raise InputError(
-                    f"objective {o.name!r} is a weighted sum, yet a metric has its name; give it "
-                    "another"
-                )
         for constraint in self.constraints:
             if constraint.metric in names:
                 raise InputError(
@@ -271,39 +277,6 @@ class CampaignSpec:
             )
         object.__setattr__(self, "first_points", tuple(valid))
 
-    def _check_baseline(self) -> None:
-        relative = [c for c in self.constraints if c.relative]
-        if self.baseline is None:
-            if relative:
-                raise InputError(
-                    f"constraint '{relative[0]}' needs a baseline: its parameters, or the index of "
-                    "a trial"
-                )
-        elif isinstance(self.baseline, Mapping):
-            try:
-                object.__setattr__(self, "baseline", self.space.validate(self.baseline))
-            except InputError as error:
-                raise InputError(f"baseline: {error}") from None
-        else:
-            _check_integer("baseline", self.baseline, 0)
-
-    def _check_noise(self) -> None:
-        if not isinstance(self.noise, Mapping):
-            raise InputError(
-                f"noise must map metrics to one of {', '.join(map(repr, NOISES))}, "
-                f"got {self.noise!r}"
-            )
-        for metric, noise in self.noise.items():
-            if metric not in self.metrics:
-                hint = did_you_mean(metric, self.metrics)
-                raise InputError(f"noise: unknown metric {metric!r}{hint}")
-            if noise not in NOISES:
-                raise InputError(
-                    f"noise of {metric!r} must be one of {', '.join(map(repr, NOISES))}, "
-                    f"got {noise!r}{did_you_mean(noise, NOISES)}"
-                )
-        object.__setattr__(self, "noise", dict(self.noise))
-
     @property
     def metrics(self) -> tuple[str, ...]:
         """What each trial must measure."""
@@ -337,14 +310,11 @@ class CampaignSpec:
             "space": self.space.to_dict(),
             "objectives": [asdict(o) for o in self.objectives],
             "constraints": [asdict(c) for c in self.constraints],
-            "baseline": (
-                dict(self.baseline) if isinstance(self.baseline, Mapping) else self.baseline
-            ),
-            "noise": dict(self.noise),
             "surrogate_config": dict(self.surrogate_config),
             "acquisition": self.acquisition.to_dict(),
             "first_points": [dict(p) for p in self.first_points],
             "resources": self.resources.to_dict(),
+            "early_stopping": self.early_stopping and self.early_stopping.to_dict(),
             "black_box": None if self.black_box is None else asdict(self.black_box),
             "prior_data": None if self.prior_data is None else asdict(self.prior_data),
         }
@@ -371,6 +341,11 @@ class CampaignSpec:
                     ),
                     "acquisition": AcquisitionConfig.from_dict(data.get("acquisition", {})),
                     "resources": Resources.from_dict(data.get("resources", {})),
+                    "early_stopping": (
+                        EarlyStopping.from_dict(data["early_stopping"])
+                        if data.get("early_stopping") is not None
+                        else None
+                    ),
                     "black_box": (
                         BlackBoxSource(**data["black_box"]) if data.get("black_box") else None
                     ),

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from bo_surrogates.errors import InputError
 from bo_surrogates.space import Values
 
-Status = Literal["running", "completed", "abandoned"]
+Status = Literal["running", "completed", "abandoned", "stopped"]
 
 DATA = "data"  # the origin of measurements that the campaign did not ask for
 
@@ -71,12 +71,14 @@ class Trial:
     Attributes:
         index: 0, 1, 2, ... in the order of asking.
         parameters: Values by name.
-        status: "running" until told; then "completed", or "abandoned" with a reason.
+        status: "running" until told; then "completed", "abandoned" with a reason, or "stopped"
+            early: it has no final value, so it is never the best and no surrogate is fitted to
+            it, but its point is not proposed again.
         origin: "first" (a first point of the campaign), "sobol", the surrogate's name, "manual", or
             "data" (measured before the campaign, or elsewhere; it informs the surrogate and costs
             no budget).
         measurements: By metric; empty unless completed.
-        reason: Why the trial was abandoned.
+        reason: Why the trial was abandoned or stopped.
         seconds: Time spent in "fit", "acquisition" (per batch asked, on its first trial) and
             "evaluation".
         diagnostics: Figures of the surrogate's fit behind the trial, and "predicted:<metric>",
@@ -102,11 +104,6 @@ class Trial:
     def value(self, metric: str) -> float:
         """The measured mean of a metric."""
         return self.measurements[metric].mean
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The measured mean of each metric."""
-        return {metric: m.mean for metric, m in self.measurements.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-able, from which `from_dict` makes an equal trial."""

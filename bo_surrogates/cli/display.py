@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 Ending = Literal["finished", "stopped", "interrupted", "failed"]
 
+FINISHED = ("completed", "abandoned", "stopped")
 UNBOUNDED = 10_000  # columns; wider than any table
 FAILURES = 10  # reasons shown; all are in the JSON
 RECENT = 8  # trials shown while a campaign runs
-STYLES = {"completed": "green", "abandoned": "red", "running": "yellow"}
+STYLES = {"completed": "green", "abandoned": "red", "running": "yellow", "stopped": "cyan"}
 
 
 def make_console(file: TextIO | None = None) -> Console:
@@ -78,7 +79,7 @@ def best_json(campaign: Campaign) -> dict[str, Any]:
 
 
 def _counts(trials: Sequence[Trial]) -> dict[str, int]:
-    counts = dict.fromkeys(("completed", "abandoned", "running"), 0)
+    counts = dict.fromkeys(("completed", "abandoned", "stopped", "running"), 0)
     for t in budgeted(trials):
         counts[t.status] += 1
     return counts | {"data": len(trials) - sum(counts.values())}
@@ -153,8 +154,10 @@ def heading(campaign: Campaign) -> Text:
 def progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
     """How many trials are done, and where the time went."""
     counts, seconds = _counts(trials), _seconds(trials)
-    done = counts["completed"] + counts["abandoned"]
+    done = counts["completed"] + counts["abandoned"] + counts["stopped"]
     failed = f", {counts['abandoned']} of them without a result" if counts["abandoned"] else ""
+    if counts["stopped"]:
+        failed += f", {counts['stopped']} stopped early"
     times = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
     data = f", beside {counts['data']} measured before" if counts["data"] else ""
     return f"{done} of {campaign.spec.budget} trials done{failed}{data} ({times})"
@@ -281,7 +284,7 @@ class QuietDisplay(Display):
 
     def __call__(self, event: Event) -> None:
         """Print a finished trial."""
-        if self.verbose and event.trial is not None and event.kind in ("completed", "abandoned"):
+        if self.verbose and event.trial is not None and event.kind in FINISHED:
             self.stream.write(_line(event.trial, self.campaign.metrics) + "\n")
             self.stream.flush()
 
@@ -364,6 +367,8 @@ def _line(trial: Trial, metrics: Sequence[str]) -> str:
     """A finished trial on one line."""
     if trial.status == "abandoned":
         result = "no result: " + " ".join((trial.reason or "").split())
+    elif trial.status == "stopped":
+        result = trial.reason or "stopped early"
     else:
         result = ", ".join(f"{name} = {trial.measurements[name]}" for name in metrics)
     return f"trial {trial.index} ({trial.origin}): {result}  [{format_point(trial.parameters)}]"
@@ -375,13 +380,8 @@ def _best_line(campaign: Campaign) -> str:
     trial = campaign.best()
     if trial is None:
         return "no feasible trial yet" if campaign.spec.constraints else "no result yet"
-    (objective,) = campaign.spec.objectives
-    value = (
-        f"{objective.value(trial.means):.6g}"
-        if objective.weights
-        else trial.measurements[objective.name]
-    )
-    return f"best: {objective.name} = {value} (trial {trial.index})"
+    metric = campaign.spec.objectives[0].name
+    return f"best: {metric} = {trial.measurements[metric]} (trial {trial.index})"
 
 
 def _print_summary(campaign: Campaign, console: Console, ending: Ending) -> None:
