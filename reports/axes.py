@@ -11,9 +11,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.model import CampaignModel
 from bo_surrogates.campaign.slices import Axis
-from reports.style import shorten, wrap
+from reports.style import distinct, wrap
 
-SMALL = 8
+SMALL = 8  # points
+LONGEST = 12  # characters of a level's name
 
 
 def metric_label(campaign: Campaign, metric: str, width: int = 20) -> str:
@@ -47,7 +48,7 @@ def label_axis(
     parameter = axis.parameter
     own = axes.xaxis if which == "x" else axes.yaxis
     if axis.discrete:
-        labels = [shorten(str(v), 12) for v in axis.values]
+        labels = distinct([str(v) for v in axis.values], LONGEST)
         step = max(1, -(-len(labels) // 8))
         crowded = which == "x" and sum(len(t) + 1 for t in labels[::step]) > 18
         own.set_ticks(axis.positions[::step], labels[::step])

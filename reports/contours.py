@@ -54,6 +54,7 @@ def draw_contours(
                 shade = _shade(axes, found, values, colours)
                 bar = figure.colorbar(shade, ax=axes, pad=0.02)
                 bar.ax.tick_params(labelsize=8)
+                bar.ax.yaxis.get_offset_text().set_fontsize(8)
                 bar.locator = MaxNLocator(5)
                 bar.update_ticks()
                 if column == 0:

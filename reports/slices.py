@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,13 +14,14 @@ from torch import Tensor
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.model import CampaignModel
 from bo_surrogates.campaign.slices import Slice, axis_of, cut, default_point, nearness
-from reports.axes import label_axis, legend_below, metric_label, thresholds
+from reports.axes import LONGEST, label_axis, legend_below, metric_label, thresholds
 from reports.style import BLACK, BLUE, GREY, ORANGE, VERMILION, house_style, new_figure, wrap
 
 MOST = 8  # parameters drawn where none is named
 COLUMNS = 4  # in each of several rows; in a single one, one more
 WIDTH, HEIGHT = 1.75, 1.5  # inches of a panel
 PAGE, COLUMN = 7.2, 3.3
+FENCE = 1.5  # interquartile ranges (Tukey) beyond which a trial is drawn at the panel's edge
 FAINTEST = 0.1  # opacity of a trial far from the slice
 
 
@@ -61,11 +63,15 @@ def draw_slices(
     with house_style():
         figure = new_figure(
             width=min(max(0.5 + WIDTH * columns, COLUMN), PAGE),
-            height=0.9 + HEIGHT * rows * len(cuts) + 0.35 * (rows * len(cuts) if rows > 1 else 1),
+            height=0.9
+            + HEIGHT * rows * len(cuts)
+            + (0.35 + _label_height(next(iter(cuts.values()))))
+            * (rows * len(cuts) if rows > 1 else 1),
         )
         grid = figure.add_gridspec(rows * len(cuts), columns)
         for m, (metric, found) in enumerate(cuts.items()):
-            limits = _limits(found, [t.value(metric) for t in model.trials])
+            bounds = [bound for bound, _ in thresholds(model, metric)]
+            limits = _limits(found, [t.value(metric) for t in model.trials], bounds)
             for k, one in enumerate(found):
                 row, column = divmod(k, columns)
                 axes = figure.add_subplot(grid[m * rows + row, column])
@@ -74,6 +80,7 @@ def draw_slices(
                 label_axis(axes, "x", one.axis, name=last)
                 axes.tick_params(labelbottom=last)
                 axes.tick_params(axis="y", labelsize=8, labelleft=column == 0)
+                axes.yaxis.get_offset_text().set(fontsize=8, visible=column == 0)
                 if column == 0:
                     axes.set_ylabel(metric_label(campaign, metric), fontsize=8.5)
         some = f", {shown} of {total} parameters" if shown < total else ""
@@ -96,13 +103,25 @@ def _liveliest(cuts: Mapping[str, Sequence[Slice]], objectives: Sequence[str]) -
     return sorted(order[:MOST])
 
 
-def _limits(found: Sequence[Slice], measured: Sequence[float]) -> tuple[float, float]:
-    """Of the metric's axis: the intervals, and the trials not far outside them."""
+def _label_height(found: Sequence[Slice]) -> float:
+    """Inches that long names of levels need below a panel."""
+    longest = [max(len(str(v)) for v in one.axis.values) for one in found if one.axis.discrete]
+    return 0.065 * min(max(longest, default=0), LONGEST)
+
+
+def _limits(
+    found: Sequence[Slice], measured: Sequence[float], bounds: Sequence[float]
+) -> tuple[float, float]:
+    """Of the metric's axis: the intervals, the trials but for extreme ones, limits near them."""
     low = min(float(one.quantiles.min()) for one in found)
     high = max(float(one.quantiles.max()) for one in found)
-    span = (high - low) or max(abs(high), 1.0) * 1e-3
-    near = [y for y in measured if low - span <= y <= high + span]
+    first, third = np.quantile(measured, (0.25, 0.75))
+    fence = FENCE * max(third - first, high - low)
+    near = [y for y in measured if first - fence <= y <= third + fence]
     low, high = min([low, *near]), max([high, *near])
+    span = (high - low) or max(abs(high), 1.0) * 1e-3
+    close = [b for b in bounds if low - span <= b <= high + span]
+    low, high = min([low, *close]), max([high, *close])
     margin = 0.06 * ((high - low) or span)
     return low - margin, high + margin
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,33 @@ def shorten(text: str, length: int) -> str:
         return text
     head = (2 * (length - 1) + 2) // 3
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+def distinct(texts: Sequence[str], length: int) -> list[str]:
+    """Texts cut to about `length` characters and still told apart, where they differ at all.
+
+    Where their beginnings and ends are the same, these are cut off first.
+    """
+    short = [shorten(t, length) for t in texts]
+    if len(set(short)) == len(set(texts)):
+        return short
+    head = _shared(texts)
+    tail = _shared([t[head:][::-1] for t in texts])
+    core = [t[head : len(t) - tail] for t in texts]
+    # Whole words where the rest is not too long: "number 3", not "3".
+    head = max(texts[0].rfind(" ", 0, max(texts[0].rfind(" ", 0, head), 0)) + 1, 0)
+    wordy = [f"…{t[head : len(t) - tail]}…" for t in texts]
+    if max(map(len, wordy)) <= length:
+        return wordy
+    return [f"…{shorten(c, length - 2)}…" for c in core]
+
+
+def _shared(texts: Sequence[str]) -> int:
+    """How many characters all texts begin with."""
+    columns = zip(*texts, strict=False)
+    return next(
+        (i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, texts))
+    )
 
 
 def wrap(text: str, width: int, lines: int = 3) -> str:

@@ -239,7 +239,7 @@ def fit_model(spec: CampaignSpec, trials: Sequence[Trial]) -> CampaignModel:
             f"campaign {spec.name!r} has {len(done) or 'no'} completed "
             f"trial{'' if len(done) == 1 else 's'}; a surrogate needs at least {LEAST_TRIALS}"
         )
-    X = torch.stack([spec.space.encode(t.parameters) for t in done])
+    X = torch.stack([spec.space.encode(t.parameters, outside=True) for t in done])
     seed = derive_seed(spec.seed, "fit", len(trials))
     surrogates: dict[str, Any] = {}
     with limited_threads(1), warnings.catch_warnings():

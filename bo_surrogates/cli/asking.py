@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bo_surrogates.cli.app import Database, Json, Name, Steal, Target, app, note
+from bo_surrogates.cli.points import parse_values
 from bo_surrogates.cli.tables import (
     DecimalMark,
     Force,
@@ -19,9 +20,6 @@ from bo_surrogates.cli.tables import (
 )
 from bo_surrogates.cli.targets import open_campaign, start_campaign, started
 from bo_surrogates.errors import InputError, RunError, did_you_mean
-
-if TYPE_CHECKING:
-    from bo_surrogates.space import Space, Values
 
 
 @app.command()
@@ -83,7 +81,7 @@ def ask(
         trials = [t for t in campaign.trials if t.status == "running" and (waiting or refill)]
         wanted = 0 if waiting else max(n - len(trials), 0)
         if wanted:
-            asked = campaign.ask(wanted, fixed=parse_fixed(fix or [], campaign.spec.space))
+            asked = campaign.ask(wanted, fixed=parse_values(fix or [], campaign.spec.space))
             trials += asked
             if len(asked) < wanted:
                 note(f"no more than {len(asked)} untried point(s) are left")
@@ -170,30 +168,6 @@ def tell(
             print_json(trial_json(trial))
         else:
             print(f"trial {index} {trial.status}")
-
-
-def parse_fixed(texts: list[str], space: Space) -> Values:
-    """`["solvent=water", "pH=7"]` as values of these parameters.
-
-    Raises:
-        InputError: Not of that form, an unknown parameter, a value that it cannot have, or a
-            parameter given twice.
-    """
-    by_name = {p.name: p for p in space.parameters}
-    fixed: Values = {}
-    for text in texts:
-        # A name may hold an equals sign, and so may a value: the known name decides.
-        names = [n for n in by_name if text.startswith(f"{n}=")]
-        name, equals, _ = text.partition("=")
-        if not names:
-            if not equals or not name:
-                raise InputError(f"cannot read {text!r}; write parameter=value")
-            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, by_name)}")
-        name = max(names, key=len)
-        if name in fixed:
-            raise InputError(f"parameter {name!r} is given twice")
-        fixed[name] = by_name[name].parse(text[len(name) + 1 :])
-    return fixed
 
 
 def parse_results(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bo_surrogates.cli.app import Database, Json, Name, Target, app, note
-from bo_surrogates.cli.points import At, Like, point_of, read_points
+from bo_surrogates.cli.points import At, Like, point_of
+from bo_surrogates.cli.tables import ReadDecimal
 from bo_surrogates.cli.targets import open_campaign
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 
@@ -37,6 +38,7 @@ def predict(
             help="Predict every row of a table with a column a parameter.",
         ),
     ] = None,
+    decimal: ReadDecimal = None,
     level: Annotated[
         float, typer.Option(metavar="P", help="Mass of the central interval, in (0, 1).")
     ] = 0.9,
@@ -58,6 +60,8 @@ def predict(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Say what the surrogate expects at points: mean, standard deviation, and an interval."""
+    from bo_surrogates.campaign.tables import read_table
+    from bo_surrogates.campaign.trial_table import read_points
     from bo_surrogates.cli.display import print_json
 
     with open_campaign(target, database, name, read_only=True) as campaign:
@@ -67,7 +71,11 @@ def predict(
                 "predict takes a point (--at NAME=VALUE ..., --trial TRIAL) or a table (--csv FILE)"
                 + ("" if csv is None else ", not both")
             )
-        points = read_points(csv, campaign.spec.space) if csv else [point or {}]
+        points: Sequence[Mapping[str, object]] = [point or {}]
+        if csv:
+            names = [*campaign.spec.space.names, *campaign.metrics]
+            table = read_table(csv, names=names, decimal=None if decimal is None else decimal.value)
+            points = read_points(campaign.spec, table)
         model = campaign.model()
         found = model.predict(points, level=level, noise=noise)
         _warn(model)

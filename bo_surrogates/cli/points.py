@@ -1,9 +1,8 @@
-"""Points of a search space as the user gives them: NAME=VALUE options, a trial, a table."""
+"""Points of a search space as the user gives them: NAME=VALUE options, a trial."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from bo_surrogates.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from bo_surrogates.campaign.campaign import Campaign
-    from bo_surrogates.space import Parameter, Space
+    from bo_surrogates.space import Space, Values
 
 At = Annotated[
     list[str] | None,
@@ -30,40 +29,28 @@ Like = Annotated[
 ]  # fmt: skip
 
 
-def parse_values(space: Space, texts: Sequence[str]) -> dict[str, object]:
-    """`["temperature=70", "solvent=dmso"]` as values; ranges are not looked at.
+def parse_values(texts: Sequence[str], space: Space) -> Values:
+    """`["solvent=water", "pH=7"]` as values of these parameters.
 
     Raises:
-        InputError: Not of that form, an unknown parameter, or one given twice.
+        InputError: Not of that form, an unknown parameter, a value that it cannot have, or a
+            parameter given twice.
     """
-    parameters = {p.name: p for p in space.parameters}
-    values: dict[str, object] = {}
+    by_name = {p.name: p for p in space.parameters}
+    values: Values = {}
     for text in texts:
-        # A parameter's name may hold "=", as may a value: the longest name that fits.
-        fitting = [n for n in parameters if text.startswith(f"{n}=")]
-        name = max(fitting, key=len, default=text.partition("=")[0].strip())
-        if "=" not in text:
-            raise InputError(f"cannot read {text!r}; write NAME=VALUE, e.g. {space.names[0]}=...")
-        if name not in parameters:
-            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, space.names)}")
+        # A name may hold an equals sign, and so may a value: the known name decides.
+        names = [n for n in by_name if text.startswith(f"{n}=")]
+        name, equals, _ = text.partition("=")
+        if not names:
+            if not equals or not name:
+                raise InputError(f"cannot read {text!r}; write NAME=VALUE, e.g. {space.names[0]}=")
+            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, by_name)}")
+        name = max(names, key=len)
         if name in values:
             raise InputError(f"parameter {name!r} is given twice")
-        values[name] = _value(parameters[name], text.removeprefix(f"{name}=").strip())
+        values[name] = by_name[name].parse(text[len(name) + 1 :])
     return values
-
-
-def _value(parameter: Parameter, text: str) -> object:
-    for option in getattr(parameter, "values", ()):
-        if str(option) == text or (isinstance(option, bool) and str(option).lower() == text):
-            return option
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text  # refused with the parameter's own words
 
 
 def point_of(
@@ -86,28 +73,7 @@ def point_of(
         if not 0 <= trial < len(known):
             raise InputError(f"there is no trial {trial}; the campaign has {len(known)}")
         base = known[trial].parameters
-    given = parse_values(campaign.spec.space, at or ())
+    given = parse_values(at or (), campaign.spec.space)
     merged: dict[str, Any] = {**(base or {}), **given}
     space = campaign.spec.space
     return {n: v for n, v in merged.items() if n in given or space.is_active(n, merged)}
-
-
-def read_points(path: Path, space: Space) -> list[dict[str, Any]]:
-    """The points of a CSV file with a column a parameter; further columns are left out.
-
-    Raises:
-        InputError: It cannot be read, or lacks a parameter's column.
-    """
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {str(path)!r}; check the path") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as CSV: {error}") from None
-    parameters = {p.name: p for p in space.parameters if p.name in table.columns}
-    return [
-        {name: _value(p, row[name].strip()) for name, p in parameters.items() if row[name].strip()}
-        for row in table.to_dict(orient="records")
-    ]

@@ -19,7 +19,7 @@ from reports.contours import draw_contours
 from reports.forecasts import draw_forecasts
 from reports.importance import draw_importance
 from reports.slices import draw_slices
-from reports.style import save
+from reports.style import distinct, save
 
 SPACE = Space(
     [
@@ -136,8 +136,10 @@ def test_of_many_parameters_those_that_matter_are_drawn(tmp_path):
         model = campaign.model()
         indices = {"loss": model.sensitivity("loss", n=64, functions=4)}
         (axes,) = draw_importance(campaign, indices).axes
-        assert len(axes.get_yticks()) == 15
-        assert "5 more below" in axes.get_xlabel()
+        shown = [t.get_text() for t in axes.get_yticklabels()]
+        assert 3 <= len(set(shown)) == len(shown) < 20
+        assert "13" in shown[0]
+        assert f"{20 - len(shown)} that matter less left out" in axes.get_xlabel()
 
 
 def test_conditional_parameters_are_drawn_where_they_are_active(tmp_path):
@@ -241,3 +243,20 @@ def test_forecasts_of_a_campaign_are_drawn_with_their_share_inside(tmp_path):
         (axes,) = draw_forecasts(campaign).axes
     assert axes.get_title() == "5 of 6 inside (83 %)"
     assert lines(axes, "outside the 90 % interval")[0].tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "short"),
+    [
+        (["water", "dmso"], ["water", "dmso"]),
+        (["a" * 30, "b" * 30], ["a" * 8 + "…" + "a" * 3, "b" * 8 + "…" + "b" * 3]),
+        (
+            [f"concentration of acid {i} in the feed" for i in (3, 12)],
+            ["…acid 3…", "…acid 12…"],
+        ),
+        (["same"], ["same"]),
+        (["a very long name, alone"], ["a very l…one"]),
+    ],
+)
+def test_long_names_are_cut_so_that_they_differ(texts, short):
+    assert distinct(texts, 12) == short
