@@ -262,22 +262,6 @@ def read_data(spec: CampaignSpec, table: Table, outside: Outside = "refuse") -> 
     return Data(tuple(trials), tuple(skipped), reader.ignored)
 
 
-def read_points(spec: CampaignSpec, table: Table) -> list[Values]:
-    """Points of the space, one a row; columns of anything else are left out.
-
-    Raises:
-        InputError: What is wrong with the table, all of it.
-    """
-    reader = _Reader(spec, table)
-    reader.require(*reader.needed)
-    points = []
-    for row in table.rows:
-        with reader.mistakes(row):
-            points.append(reader.point(row, "refuse"))
-    reader.conclude()
-    return points
-
-
 def not_recorded(data: Sequence[Trial], recorded: Sequence[Trial]) -> list[Trial]:
     """The data that are not recorded yet; a row that occurs twice is two measurements."""
 
