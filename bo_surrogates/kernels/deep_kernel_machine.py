@@ -72,6 +72,8 @@ class DeepKernelMachineKernel(Kernel):
         inducing: `P x d` inducing inputs.
         layers: L, the number of Gram matrices, >= 1.
         batch_shape: Of v.
+        unit: Of the parameters of M: 1 / sqrt(nu m) makes the curvature of nu m times the
+            divergence 1 in each, whatever nu and the number m of outcomes are.
 
     Raises:
         InputError: An unknown kernel.
@@ -80,7 +82,12 @@ class DeepKernelMachineKernel(Kernel):
     has_lengthscale = False  # hence not stationary
 
     def __init__(
-        self, map_name: str, inducing: Tensor, layers: int, batch_shape: Size | None = None
+        self,
+        map_name: str,
+        inducing: Tensor,
+        layers: int,
+        batch_shape: Size | None = None,
+        unit: float = 1.0,
     ) -> None:
         super().__init__(batch_shape=batch_shape)
         if map_name not in GRAM_KERNELS:
@@ -89,7 +96,7 @@ class DeepKernelMachineKernel(Kernel):
                 f"of {list(GRAM_KERNELS)}"
             )
         P, d = inducing.shape
-        self.map_name, self.layers = map_name, layers
+        self.map_name, self.layers, self.unit = map_name, layers, unit
         self.register_buffer("inducing", inducing.detach().clone())
         # The lower triangle of each M, its diagonal in the log domain: zeros are M = I.
         self.factors = Parameter(torch.zeros(layers, P * (P + 1) // 2))
@@ -119,7 +126,7 @@ class DeepKernelMachineKernel(Kernel):
         P = len(self.inducing)
         rows, columns = torch.tril_indices(P, P, device=self.factors.device)
         M = torch.zeros(self.layers, P, P, dtype=torch.float64, device=self.factors.device)
-        values = self.factors.double()
+        values = self.unit * self.factors.double()
         return M.index_put(
             (torch.arange(self.layers, device=M.device)[:, None], rows, columns),
             torch.where(rows == columns, values.exp(), values),

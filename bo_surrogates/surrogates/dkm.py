@@ -8,11 +8,15 @@ Inference: the Gram matrices and the hyper-parameters maximize
 
     log p(Y | G_L) - nu m sum_l KL(N(0, G_l) || N(0, K(G_{l-1}))) + log priors
 
-by L-BFGS-B, from the Gram matrices of the prior (m outputs). As nu grows, they stay there, and the
-model is the Gaussian process of an infinitely wide network. The objective is no marginal
-likelihood: with few outputs and a small nu it overfits. Where there are more training points than
-`inducing_points`, Gram matrices are learnt at points chosen among them by greedy variance
-reduction; the likelihood of the last layer is exact in either case, where the paper's is a bound.
+by L-BFGS-B, from the Gram matrices of the prior (m outputs). As nu grows, the matrices stay there,
+and the model is the Gaussian process of an infinitely wide network. The search sees the logarithm
+of the noise, and M in units of 1 / sqrt(nu m), where its curvature is about the same in all
+directions: it converges, to what does not depend on rounding (down to nu = 10; below, a few hundred
+iterations are not enough). It starts from a noise that is large: from a small one it ends in wiggly
+functions where smooth ones explain the data better. The objective is no marginal likelihood: with
+few outputs and a small nu it overfits. Where there are more training points than `inducing_points`,
+Gram matrices are learnt at points chosen among them by greedy variance reduction; the likelihood of
+the last layer is exact in either case, where the paper's is a bound.
 
 Prediction: the Gaussian posterior, exact given the Gram matrices, as is conditioning on new
 observations; drawn functions by Matheron's rule on a deep Gaussian process of finite width.
@@ -32,6 +36,7 @@ from botorch.optim.fit import fit_gpytorch_mll_scipy
 from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
@@ -46,7 +51,10 @@ from bo_surrogates.kernels.deep_kernel_machine import (
 from bo_surrogates.kernels.mixed import stationary_kernel
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, Surrogate, SurrogateEntry
 from bo_surrogates.surrogates.gp import ExactGPSurrogate
+from bo_surrogates.surrogates.infinite_width import NNGP
 from bo_surrogates.threads import limited_threads
+
+FIRST_NOISE = 0.1  # variance of standardized outcomes at which the search starts
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,14 @@ class DKMConfig(Config):
         layers: L, the number of Gram matrices learnt.
         nu: How strongly each is held at its prior, an output.
         inducing_points: P at most.
-        iterations: Of L-BFGS-B.
+        iterations: Of L-BFGS-B at most.
     """
 
     kernel: str = choice("se", GRAM_KERNELS[:3])
     layers: int = integer(2, 1, 4)
     nu: float = real(100.0, 1e-2, 1e8, log=True, search=(1.0, 1e4))
     inducing_points: int = integer(100, 1, 1000, log=True, search=(10, 150))
-    iterations: int = integer(30, 1, 100_000, log=True, search=(10, 300))
+    iterations: int = integer(100, 1, 100_000, log=True, search=(10, 300))
 
 
 class DKM(ExactGPSurrogate):
@@ -79,6 +87,11 @@ class DKM(ExactGPSurrogate):
         """See `ExactGPSurrogate.make_kernel`; `prepare` makes it, which knows the inputs."""
         return None
 
+    @classmethod
+    def make_likelihood(cls, config: Config, batch_shape: torch.Size) -> Likelihood | None:
+        """That of `nngp`, whose noise is searched on a logarithmic scale where it is small."""
+        return NNGP.make_likelihood(config, batch_shape)
+
     def prepare(self) -> None:
         """See `Surrogate.prepare`: the inducing points, and with them the kernel."""
         X = self.train_inputs[0].detach()
@@ -90,8 +103,14 @@ class DKM(ExactGPSurrogate):
             chosen = GreedyVarianceReduction().allocate_inducing_points(X, plain, P, torch.Size())
             Z = torch.cat([chosen, X])[:P]  # fewer where they determine the rest to rounding
         self.covar_module = DeepKernelMachineKernel(
-            self.config.kernel, Z, self.config.layers, self._aug_batch_shape
+            self.config.kernel,
+            Z,
+            self.config.layers,
+            self._aug_batch_shape,
+            unit=(self.config.nu * self.num_outputs) ** -0.5,
         ).to(X)
+        if "noise_covar.raw_noise" in dict(self.likelihood.named_parameters()):
+            self.likelihood.noise = torch.full_like(self.likelihood.noise, FIRST_NOISE)
         # Where the outputs' dimension stands in each parameter, for `subset_output`.
         self._subset_batch_dict = {
             "mean_module.raw_constant": -1,
@@ -133,7 +152,8 @@ class DKM(ExactGPSurrogate):
         old, new = earlier.inducing, kernel.inducing
         if len(old) <= len(new) and torch.equal(old.to(new), new[: len(old)]):
             with torch.no_grad():  # packed row by row: the earlier rows come first
-                kernel.factors[:, : earlier.factors.shape[-1]] = earlier.factors
+                known = kernel.factors[:, : earlier.factors.shape[-1]]
+                known.copy_(earlier.factors * (earlier.unit / kernel.unit))
 
     def fit_options(self) -> dict[str, Any]:
         """See `ExactGPSurrogate.fit_options`."""
@@ -171,7 +191,7 @@ class DKM(ExactGPSurrogate):
             mll,
             parameters=parameters,
             closure=ForwardBackwardClosure(loss, parameters),
-            options={"maxiter": self.config.iterations},
+            options={"maxiter": self.config.iterations, "ftol": 1e-12, "gtol": 1e-7},
         )
 
 

@@ -123,3 +123,42 @@ def test_outcomes_share_gram_matrices_and_each_has_its_own_variance():
     K = model.covar_module.forward(X.expand(2, -1, -1), X.expand(2, -1, -1))
     v = model.covar_module.log_output_variance.exp()
     torch.testing.assert_close(K[0] / v[0], K[1] / v[1])
+
+
+@pytest.mark.parametrize("nu", [1.0, 5.0])
+def test_the_gram_matrices_do_not_depend_on_where_their_search_starts(nu):
+    """The objective is conjectured to have one maximum, and has one where K is linear."""
+    model = build(X=X[:8], Y=Y[:8], nu=nu, iterations=10)
+    model.config, kernel = model.config.replace(iterations=2000), model.covar_module
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name == "covar_module.factors")
+    mll = model.train().marginal_likelihood()
+    found = []
+    for seed in (1, 2):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            noise = torch.randn(kernel.factors.shape, generator=generator, dtype=torch.float64)
+            kernel.factors.copy_(0.5 * noise / kernel.unit)
+        model._maximize(mll)
+        with torch.no_grad():
+            found.append((model.objective(), *kernel.gram_matrices()[1:]))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-3, rtol=0)
+    for first, second in zip(found[0][1:], found[1][1:], strict=True):
+        assert (first - second).norm() < 1e-3 * first.norm()
+
+
+@pytest.mark.parametrize("nu", [10.0, 1e6])
+def test_a_converged_fit_does_not_depend_on_the_rounding_of_the_outcomes(nu):
+    generator = torch.Generator().manual_seed(1)
+    change = 1e-10 * torch.randn(Y.shape, generator=generator, dtype=torch.float64)
+    first, second = (build(Y=y, nu=nu, iterations=500, layers=1) for y in (Y, Y + change))
+    a, b = first.posterior(TEST), second.posterior(TEST)
+    unit = Y.std()
+    assert (a.mean - b.mean).abs().max() < 1e-4 * unit
+    assert (a.variance.sqrt() - b.variance.sqrt()).abs().max() < 1e-4 * unit
+
+
+def test_the_objective_rises_as_the_prior_loosens_its_hold():
+    """Its maximum over the same parameters, of which nu takes nu KL >= 0 away."""
+    values = [build(nu=nu, iterations=100).train().objective().item() for nu in (1.0, 10.0, 1e4)]
+    assert values[0] > values[1] > values[2]
