@@ -16,3 +16,13 @@ def register(registry: Registry[ProblemEntry]) -> None:
             tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
         )
     )
+    registry.register(
+        ProblemEntry(
+            name="wide_deep",
+            target="problems.documented.wide_deep_tuning:WideDeepTuning",
+            summary="infinitely wide, deep network on two classes: depth, activation, test error",
+            source="Radhakrishnan, Belkin and Uhler 2023, PNAS, arXiv 2204.14126",
+            cost="< 1 s",
+            tags=("documented", "mixed", "noisy"),
+        )
+    )
