@@ -1,6 +1,6 @@
 """How near the optimum each surrogate comes in Bayesian optimization.
 
-`OMP_NUM_THREADS=1 python -m benchmarks.regret [--surrogates gp ntk] [--seeds 3] [--readme]`
+`OMP_NUM_THREADS=1 python -m benchmarks.regret [--surrogates gp ntk] [--seeds 3]`
 
 Branin with 8 + 22 evaluations and Hartmann-6 with 10 + 30, one point at a time; all surrogates of a
 seed share the initial design and the acquisition function (`studies/comparison.py`). `--rows FILE`
@@ -21,14 +21,10 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from benchmarks.calibration import README
 from bo_surrogates.errors import FitWarning
 from bo_surrogates.surrogates import SURROGATES
-from reports.readme import between
 from studies.comparison import compare
 
-BEGIN = "<!-- regret: begin (python -m benchmarks.regret --readme) -->"
-END = "<!-- regret: end -->"
 BUDGETS = {"branin": (8, 22), "hartmann6": (10, 30)}  # initial design, iterations
 KERNELS = (
     "gp", "ntk", "nngp", "nngp_t", "tp", "dkl", "dkm", "saas", "robust_gp", "svgp", "rff",
@@ -85,7 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=Path, help="file of finished runs")
-    parser.add_argument("--readme", action="store_true", help=f"write the table to {README.name}")
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     if options.rows is not None and options.rows.exists():
@@ -100,10 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if options.rows is not None:
                     with options.rows.open("a") as file:
                         file.write(json.dumps(rows[-1]) + "\n")
-    table = markdown(pd.DataFrame(rows))
-    Console().print(table, soft_wrap=True)
-    if options.readme:
-        README.write_text(between(README.read_text(), BEGIN, END, table))
+    Console().print(markdown(pd.DataFrame(rows)), soft_wrap=True)
 
 
 if __name__ == "__main__":
