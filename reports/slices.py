@@ -34,7 +34,7 @@ def draw_slices(
 
     The mean and the central 50 % and 90 % intervals of the noise-free outcome; the trials, the
     fainter the farther from the slice; limits of outcome constraints. Without parameters named, at
-    most eight are drawn: those along which the objectives' means change most.
+    most eight are drawn: those along which the means change most.
 
     Args:
         campaign: With at least two completed trials.
@@ -55,7 +55,7 @@ def draw_slices(
     }
     total = len(names)
     if not parameters and total > MOST:
-        keep = _liveliest(cuts, [o.name for o in campaign.spec.objectives])
+        keep = _liveliest(cuts)
         cuts = {metric: [found[i] for i in keep] for metric, found in cuts.items()}
     shown = len(next(iter(cuts.values())))
     rows = 1 if shown <= COLUMNS + 1 else math.ceil(shown / COLUMNS)
@@ -90,13 +90,11 @@ def draw_slices(
     return figure
 
 
-def _liveliest(cuts: Mapping[str, Sequence[Slice]], objectives: Sequence[str]) -> list[int]:
-    """The parameters along which an objective's mean changes most, in the space's order."""
+def _liveliest(cuts: Mapping[str, Sequence[Slice]]) -> list[int]:
+    """The parameters along which a metric's mean changes most, in the space's order."""
     change = [0.0] * len(next(iter(cuts.values())))
-    for metric in objectives:
-        if metric not in cuts:
-            continue
-        ranges = [float(one.mean.max() - one.mean.min()) for one in cuts[metric]]
+    for found in cuts.values():
+        ranges = [float(one.mean.max() - one.mean.min()) for one in found]
         largest = max(ranges) or 1.0
         change = [max(a, b / largest) for a, b in zip(change, ranges, strict=True)]
     order = sorted(range(len(change)), key=lambda i: -change[i])
