@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,10 @@ from bo_surrogates.cli.app import Database, Json, Name, Target, app, note
 from bo_surrogates.cli.points import At, Like, point_of
 from bo_surrogates.cli.targets import open_campaign
 from bo_surrogates.errors import InputError
+
+if TYPE_CHECKING:
+    from bo_surrogates.campaign.campaign import Campaign
+    from bo_surrogates.campaign.recommendation import Recommendation
 
 
 @app.command()
@@ -30,16 +35,69 @@ def status(
 
 @app.command()
 def best(
-    target: Target, database: Database = None, name: Name = None, as_json: Json = False
-) -> None:
+    target: Target,
+    predicted: Annotated[
+        bool,
+        typer.Option(
+            "--predicted", help="Also show the best points by the surrogate's mean, which averages "
+            "noise out: of those tried, and of the whole space.",
+        ),
+    ] = False,
+    database: Database = None,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
     """Show the best trial; with several objectives, the Pareto front and its hypervolume."""
     from bo_surrogates.cli.display import best_json, print_best, print_json
 
     with open_campaign(target, database, name, read_only=True) as campaign:
+        found = {}
+        if predicted:
+            from bo_surrogates.campaign.recommendation import recommend, recommend_tried
+
+            model = campaign.model()
+            for metric, reason in model.unreliable.items():
+                note(f"the surrogate's fit to {metric} is not to be relied on: {reason}")
+            found = {"tried": recommend_tried(model), "space": recommend(model)}
         if as_json:
-            print_json(best_json(campaign))
-        else:
-            print_best(campaign)
+            print_json(best_json(campaign) | _recommended_json(found))
+            return
+        print_best(campaign)
+        for where, one in found.items():
+            _print_recommended(campaign, where, one)
+
+
+def _recommended_json(found: Mapping[str, Recommendation | None]) -> dict[str, Any]:
+    return {
+        f"predicted_best_{where}": one
+        and {
+            "parameters": dict(one.parameters),
+            "trial": one.trial and one.trial.index,
+            "metrics": {
+                m: {"mean": mean, "interval": list(one.interval[m])} for m, mean in one.mean.items()
+            },
+        }
+        for where, one in found.items()
+    }
+
+
+def _print_recommended(campaign: Campaign, where: str, one: Recommendation | None) -> None:
+    from rich.text import Text
+
+    from bo_surrogates.cli.display import format_point, make_console, unit
+
+    console = make_console()
+    of = "the trials" if where == "tried" else "the whole space"
+    if one is None:
+        console.print(f"no point of {of} is expected to satisfy the constraints", style="yellow")
+        return
+    which = f"trial {one.trial.index}" if one.trial is not None else "not tried yet"
+    console.print(Text(f"best of {of} by the surrogate's mean: {which}", "bold"))
+    for metric, mean in one.mean.items():
+        low, high = one.interval[metric]
+        value = f"{mean:.6g}{unit(campaign, metric)}"
+        console.print(f"  {metric} = {value}, 90 % interval {low:.6g} to {high:.6g}")
+    console.print(Text(f"  {format_point(one.parameters)}", "dim"))
 
 
 @app.command()

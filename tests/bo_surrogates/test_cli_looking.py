@@ -205,3 +205,16 @@ def test_failures_for_the_same_reason_are_told_together(tmp_path):
 def test_a_share_of_at_most_k_is_the_binomial():
     for k, n, p in ((0, 5, 0.9), (9, 13, 0.9), (13, 13, 0.9)):
         assert at_most(k, n, p) == pytest.approx(binom.cdf(k, n, p))
+
+
+# ---- best ----------------------------------------------------------------------------------------
+def test_best_predicted_adds_the_best_by_the_mean(database):
+    told = json.loads(cli("best", database, "--predicted", "--json").stdout)
+    tried, space = told["predicted_best_tried"], told["predicted_best_space"]
+    assert told["best"]["parameters"].keys() == space["parameters"].keys()
+    assert tried["trial"] is not None
+    assert space["metrics"]["yield"]["mean"] >= tried["metrics"]["yield"]["mean"]
+    assert abs(space["parameters"]["heat"] - 50) < 3
+    text = " ".join(cli("best", database, "--predicted").stdout.split())
+    assert "best of the trials by the surrogate's mean: trial" in text
+    assert "best of the whole space by the surrogate's mean" in text
