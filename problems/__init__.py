@@ -4,8 +4,10 @@ from problems import PROBLEMS
 problem = PROBLEMS["hartmann6"].make(noise_std=0.1)
 """
 
+from problems.combinatorial import register as _register_combinatorial
 from problems.constrained import register as _register_constrained
 from problems.documented import register as _register_documented
+from problems.learning import register as _register_learning
 from problems.physical import register as _register_physical
 from problems.registry import PROBLEMS, ProblemEntry
 from problems.synthetic import register as _register_synthetic
@@ -13,6 +15,8 @@ from problems.synthetic import register as _register_synthetic
 _register_synthetic(PROBLEMS)
 _register_constrained(PROBLEMS)
 _register_physical(PROBLEMS)
+_register_combinatorial(PROBLEMS)
+_register_learning(PROBLEMS)
 _register_documented(PROBLEMS)
 
 __all__ = ["PROBLEMS", "ProblemEntry"]

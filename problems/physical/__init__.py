@@ -61,7 +61,7 @@ def register(registry: Registry[ProblemEntry]) -> None:
                 target=f"problems.physical.{target}",
                 summary=summary,
                 source=source,
-                cost="< 1 s",
+                cost="seconds" if name == "penicillin" else "< 1 s",
                 tags=("physical", *tags),
             )
         )
