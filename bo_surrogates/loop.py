@@ -24,11 +24,19 @@ from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
+from bo_surrogates.acquisition.goals import standardized_goals
+from bo_surrogates.acquisition.integrated_variance import integration_points
 from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.config import Config
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import InputError, SpaceExhausted
-from bo_surrogates.objective import Direction, Objective, OutcomeConstraint, metric_names
+from bo_surrogates.objective import (
+    Direction,
+    Objective,
+    OutcomeConstraint,
+    metric_names,
+    resolve,
+)
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Float, Int, Parameter, Space
 from bo_surrogates.surrogates import SURROGATES
@@ -104,6 +112,7 @@ def propose(
     *,
     objectives: Sequence[Objective],
     constraints: Sequence[OutcomeConstraint] = (),
+    baseline: Mapping[str, float] | None = None,
     surrogate: str = "gp",
     config: Config | Mapping[str, Any] | None = None,
     acquisition: AcquisitionConfig | None = None,
@@ -122,6 +131,7 @@ def propose(
         train_Yvar: `n x m` variances, if known.
         objectives: What is wanted of the outcomes.
         constraints: Bounds on outcomes.
+        baseline: What was measured at the baseline of relative constraints, by metric.
         surrogate: A registered name.
         config: The surrogate's configuration.
         acquisition: Which acquisition function, and its optimizer's budget.
@@ -134,11 +144,13 @@ def propose(
         The batch; fewer than q points where a finite space holds fewer untried ones.
 
     Raises:
-        InputError: Shapes, names or fixed values that do not fit.
+        InputError: Shapes, names or fixed values that do not fit, or a relative constraint whose
+            metric the baseline lacks, or has as 0.
         FitError: The surrogate could not be fitted.
         SpaceExhausted: Every point of a finite space has been tried.
     """
     acquisition = acquisition or AcquisitionConfig()
+    constraints = resolve(constraints, baseline)
     names = metric_names(objectives, constraints)
     if train_Y.ndim != 2 or train_Y.shape[-1] != len(names):
         raise InputError(
@@ -159,23 +171,18 @@ def propose(
     Z = space.to_model(train_X)
     X_pending = None if X_pending is None else space.impute(X_pending)
     Z_pending = None if X_pending is None else space.to_model(X_pending)
-    mean, stdv = _scales(model)
-    weights = torch.zeros(len(objectives), len(names)).to(train_Y)
-    reference = torch.full((len(objectives),), torch.nan).to(train_Y)
-    for i, objective in enumerate(objectives):
-        weights[i, i] = objective.sign
-        if objective.reference is not None:
-            reference[i] = objective.sign * (objective.reference - mean[i]) / stdv[i]
+    goals = standardized_goals(objectives, constraints, train_Y)
     with fixed_seed(derive_seed(seed, "optimize")):
         function = make_acquisition(
             _standardized(model),
             config=acquisition,
-            weights=weights,
+            weights=goals.weights,
+            reference=goals.reference,
+            constraints=list(goals.constraints),
             X_baseline=Z,
             seed=derive_seed(seed, "acquisition"),
-            constraints=[_constraint(c, names.index(c.metric), mean, stdv) for c in constraints],
-            reference=reference,
             X_pending=Z_pending,
+            X_integration=integration_points(space, acquisition, seed),
         )
         avoid = train_X if X_pending is None else torch.cat([train_X, X_pending])
         X, value = maximize(function, space, q, acquisition, avoid, held)
@@ -195,22 +202,6 @@ def _standardized(model: Model) -> Model:
     view = copy.copy(model)
     view._modules = {k: v for k, v in model._modules.items() if k != "outcome_transform"}
     return view
-
-
-def _scales(model: Model) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation by which each outcome was standardized."""
-    models: list[Any] = list(getattr(model, "models", [model]))
-    transforms = [m.outcome_transform for m in models]
-    return [float(t.means) for t in transforms], [float(t.stdvs) for t in transforms]
-
-
-def _constraint(
-    constraint: OutcomeConstraint, column: int, mean: Sequence[float], stdv: Sequence[float]
-) -> Callable[[Tensor], Tensor]:
-    """Satisfied where <= 0, as a function of standardized outcomes `... x m`."""
-    sign = 1.0 if constraint.op == "<=" else -1.0
-    bound = (constraint.bound - mean[column]) / stdv[column]
-    return lambda Y: sign * (Y[..., column] - bound)
 
 
 @dataclass(frozen=True)
@@ -255,8 +246,10 @@ class Run:
         """`n` best value so far of the one objective."""
         if len(self.objectives) != 1:
             raise InputError("a run with several objectives has no single best value")
-        sign = self.objectives[0].sign
-        return sign * (sign * self.Y[:, 0]).cummax(dim=0).values
+        (objective,) = self.objectives
+        terms = self.Y.new_tensor(list(objective.terms.values()))
+        values = self.Y[:, : len(terms)] @ terms  # the objective's metrics are the first columns
+        return objective.sign * (objective.sign * values).cummax(dim=0).values
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bo_surrogates.campaign.campaign import Campaign
+from bo_surrogates.campaign.results import feasible_trials
 from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.errors import InputError
-from bo_surrogates.objective import Objective, feasible
+from bo_surrogates.objective import Objective
 from reports.style import BLACK, BLUE, GREY, ORANGE, VERMILION, house_style, new_figure
 
 
@@ -51,8 +52,8 @@ def _label(objective: Objective) -> str:
     return f"{objective.name}{unit} ({objective.direction})"
 
 
-def _is_feasible(campaign: Campaign, trial: Trial) -> bool:
-    return feasible({m: trial.value(m) for m in campaign.metrics}, campaign.spec.constraints)
+def _feasible(campaign: Campaign) -> set[int]:
+    return {t.index for t in feasible_trials(campaign.spec, campaign.trials)}
 
 
 Place = Callable[[Trial], tuple[float, float]]
@@ -62,15 +63,16 @@ def _draw_best_so_far(axes: Axes, campaign: Campaign, trials: Sequence[Trial]) -
     (objective,) = campaign.spec.objectives
     best: list[float] = []
     at: list[int] = []
+    feasible = _feasible(campaign)
     for t in trials:
-        if _is_feasible(campaign, t):
-            value = t.value(objective.name)
+        if t.index in feasible:
+            value = objective.value(t.means)
             if best:
                 value = objective.sign * max(objective.sign * value, objective.sign * best[-1])
             best.append(value)
             at.append(t.index)
     axes.step(at, best, where="post", color=BLUE, linewidth=2, label="best so far")
-    _scatter(axes, campaign, trials, lambda t: (t.index, t.value(objective.name)))
+    _scatter(axes, campaign, trials, lambda t: (t.index, objective.value(t.means)))
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(_label(objective))
@@ -87,7 +89,7 @@ def _draw_front(
     legend: bool,
 ) -> None:
     def place(trial: Trial) -> tuple[float, float]:
-        return trial.value(first.name), trial.value(second.name)
+        return first.value(trial.means), second.value(trial.means)
 
     _scatter(axes, campaign, trials, place)
     front = campaign.pareto_front()
@@ -117,7 +119,8 @@ def _scatter(axes: Axes, campaign: Campaign, trials: Sequence[Trial], place: Pla
         ("proposed", ORANGE, lambda t: t.origin not in ("sobol", "manual")),
         ("added by hand", BLACK, lambda t: t.origin == "manual"),
     )
-    infeasible = [t for t in trials if not _is_feasible(campaign, t)]
+    feasible = _feasible(campaign)
+    infeasible = [t for t in trials if t.index not in feasible]
     for label, colour, belongs in groups:
         members = [place(t) for t in trials if belongs(t) and t not in infeasible]
         _points(axes, members, s=18, color=colour, label=label, zorder=3)

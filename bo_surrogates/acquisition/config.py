@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.errors import InputError
 
-SINGLE = ("qlognei", "qlogei", "qucb", "thompson")  # for one objective
-SEVERAL = ("qlognehvi", "thompson")
+SINGLE = ("qlognei", "qlogei", "qucb", "thompson", "integrated_variance")  # for one objective
+SEVERAL = ("qlognehvi", "qlognparego", "thompson", "integrated_variance")
+HYPERVOLUME_UP_TO = 4  # objectives; the boxes that a hypervolume is made of grow exponentially
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,25 @@ class AcquisitionConfig(Config):
 
     Attributes:
         name: "auto": noisy expected improvement for one objective ("qlognei"), noisy expected
-            hypervolume improvement for several ("qlognehvi"). "qlogei" improves on the best
-            posterior mean at the observed points; "qucb" is the upper confidence bound; "thompson"
-            optimizes one function from the posterior a point.
+            hypervolume improvement for two to four ("qlognehvi"), and noisy expected improvement
+            of a random scalarization a point for more ("qlognparego"). "qlogei" improves on the
+            best posterior mean at the observed points; "qucb" is the upper confidence bound;
+            "thompson" optimizes one function from the posterior a point; "integrated_variance" is
+            active learning: it learns every metric everywhere (within the outcome constraints) and
+            optimizes nothing.
         beta: Weight of the variance in "qucb": the mean plus sqrt(beta) standard deviations for a
             Gaussian posterior.
-        mc_samples: Fixed base samples.
+        mc_samples: Fixed base samples; in "integrated_variance", points to integrate over.
         num_restarts: Starting points of the gradient-based optimizer.
         raw_samples: Points from which the starting points are chosen.
         maxiter: Iterations of each L-BFGS-B run.
     """
 
-    name: str = choice("auto", ("auto", "qlognei", "qlogei", "qlognehvi", "qucb", "thompson"))
+    name: str = choice(
+        "auto",
+        ("auto", "qlognei", "qlogei", "qlognehvi", "qlognparego", "qucb", "thompson",
+         "integrated_variance"),
+    )  # fmt: skip
     beta: float = real(4.0, 0.0, 1e4)
     mc_samples: int = integer(128, 8, 4096, log=True)
     num_restarts: int = integer(4, 1, 128, log=True)
@@ -44,7 +52,8 @@ class AcquisitionConfig(Config):
         """
         name = self.name
         if name == "auto":
-            name = "qlognei" if num_objectives == 1 else "qlognehvi"
+            few = "qlognehvi" if num_objectives <= HYPERVOLUME_UP_TO else "qlognparego"
+            name = "qlognei" if num_objectives == 1 else few
         fitting = SINGLE if num_objectives == 1 else SEVERAL
         if name not in fitting:
             raise InputError(
@@ -53,6 +62,8 @@ class AcquisitionConfig(Config):
             )
         if name == "qucb" and num_constraints:
             raise InputError(
-                "acquisition 'qucb' takes no outcome constraints; use 'qlognei' or 'thompson'"
+                "acquisition 'qucb' takes no outcome constraints (a bound may have either sign, so "
+                "weighting it by the probability of feasibility would favour the infeasible where "
+                "it is negative); use 'qlognei', 'qlogei' or 'thompson'"
             )
         return name

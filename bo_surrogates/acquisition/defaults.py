@@ -10,7 +10,6 @@ absolute numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from botorch.acquisition.logei import (
 from botorch.acquisition.monte_carlo import qUpperConfidenceBound
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
-from botorch.acquisition.objective import LinearMCObjective
+from botorch.acquisition.objective import LinearMCObjective, MCAcquisitionObjective
 from botorch.acquisition.utils import prune_inferior_points
 from botorch.models.model import Model
 from botorch.posteriors.posterior_list import PosteriorList
@@ -41,10 +40,17 @@ from bo_surrogates.acquisition.ensemble import (
     sampled_functions,
     samples_functions,
 )
+from bo_surrogates.acquisition.fixed_baseline import (
+    FixedBaselineLogNoisyExpectedImprovement,
+    possibly_best,
+    predicts_beside_fixed_points,
+)
+from bo_surrogates.acquisition.goals import Constraint
+from bo_surrogates.acquisition.integrated_variance import IntegratedVarianceReduction
+from bo_surrogates.acquisition.scalarization import ParEGO
 from bo_surrogates.acquisition.thompson import ThompsonSampling
+from bo_surrogates.errors import InputError
 from bo_surrogates.seeding import derive_seed, fixed_seed
-
-Constraint = Callable[[Tensor], Tensor]  # of outcome samples; satisfied where <= 0
 
 
 def make_sampler(model: Model, X: Tensor, mc_samples: int, seed: int) -> MCSampler:
@@ -81,8 +87,11 @@ def _observed(
 ) -> tuple[Tensor, Tensor]:
     """The model's mean at observed inputs, `n x m`, and which of them satisfy the constraints."""
     with torch.no_grad():
-        posterior: Any = model.posterior(X)  # BoTorch declares no `mean` on its base class
-    mean = posterior.mean
+        if predicts_beside_fixed_points(model):
+            mean, _ = model.marginals(X)
+        else:
+            posterior: Any = model.posterior(X)  # BoTorch declares no `mean` on its base class
+            mean = posterior.mean
     satisfied = [c(mean) <= 0 for c in constraints or []]
     everywhere = torch.ones(mean.shape[:-1], dtype=torch.bool, device=mean.device)
     return mean, torch.stack([everywhere, *satisfied]).all(dim=0)
@@ -130,6 +139,7 @@ def make_acquisition(
     constraints: list[Constraint] | None = None,
     reference: Tensor | None = None,
     X_pending: Tensor | None = None,
+    X_integration: Tensor | None = None,
 ) -> AcquisitionFunction:
     """The acquisition function for a fitted model.
 
@@ -143,12 +153,17 @@ def make_acquisition(
         reference: `k` reference point of the weighted objectives; inferred (and so are its NaN
             entries) from the model's mean at the observed inputs.
         X_pending: `p x d` inputs whose outcomes are awaited.
+        X_integration: `z x d` points that fill the space, which "integrated_variance" needs.
+
+    Raises:
+        InputError: The acquisition function does not fit the objectives or the model.
     """
     # BoTorch prunes the baseline by samples from the global generator.
     with fixed_seed(derive_seed(seed, "construct")):
         return _construct(
-            model, config, weights, X_baseline, seed, constraints or None, reference, X_pending
-        )
+            model, config, weights, X_baseline, seed, constraints or None, reference, X_pending,
+            X_integration,
+        )  # fmt: skip
 
 
 def _construct(
@@ -160,6 +175,7 @@ def _construct(
     constraints: list[Constraint] | None,
     reference: Tensor | None,
     X_pending: Tensor | None,
+    X_integration: Tensor | None,
 ) -> AcquisitionFunction:
     name = config.resolve(weights.shape[0], len(constraints or []))
     # In one order, so that base samples meet the same points however the data were collected.
@@ -167,6 +183,11 @@ def _construct(
     mean, feasible = _observed(model, X_baseline, constraints)
     if name == "thompson":
         return ThompsonSampling(model, weights, mean, seed, constraints, X_pending)
+    if name == "integrated_variance":
+        if X_integration is None:
+            raise InputError("acquisition 'integrated_variance' needs points to integrate over")
+        w = _feasibility(model, X_integration, config, seed, constraints)
+        return IntegratedVarianceReduction(model, X_integration, X_baseline, w, X_pending)
     sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
     if constraints and not feasible.any():
         return qLogProbabilityOfFeasibility(
@@ -187,31 +208,60 @@ def _construct(
             X_pending=X_pending,
             prune_baseline=True,
         )
+    if name == "qlognparego":
+
+        def improvement(
+            objective: MCAcquisitionObjective, X_pending: Tensor | None
+        ) -> AcquisitionFunction:
+            with fixed_seed(derive_seed(seed, "construct")):
+                return _noisy_improvement(
+                    model, config, objective, X_baseline, seed, constraints, X_pending
+                )
+
+        return ParEGO(model, weights, mean @ weights.T, improvement, seed, X_pending)
     objective = LinearMCObjective(weights=weights[0])
     if name == "qlognei":
-        # Which points may be the best is seen from all functions, not only from those sampled.
-        X_baseline = prune_inferior_points(
-            model, X_baseline, objective=objective, constraints=constraints
+        return _noisy_improvement(
+            model, config, objective, X_baseline, seed, constraints, X_pending
         )
     model, sampler = sampled_functions(model, sampler, X_baseline)
     if name == "qucb":
         return qUpperConfidenceBound(
             model, beta=config.beta, sampler=sampler, objective=objective, X_pending=X_pending
         )
-    if name == "qlogei":
-        return qLogExpectedImprovement(
-            model,
-            best_f=objective(mean)[feasible].max(),
-            sampler=sampler,
-            objective=objective,
-            constraints=constraints,
-            X_pending=X_pending,
-        )
-    kind = (
-        FunctionwiseLogNoisyExpectedImprovement
-        if samples_functions(sampler)
-        else qLogNoisyExpectedImprovement
+    return qLogExpectedImprovement(
+        model,
+        best_f=objective(mean)[feasible].max(),
+        sampler=sampler,
+        objective=objective,
+        constraints=constraints,
+        X_pending=X_pending,
     )
+
+
+def _noisy_improvement(
+    model: Model,
+    config: AcquisitionConfig,
+    objective: MCAcquisitionObjective,
+    X_baseline: Tensor,
+    seed: int,
+    constraints: list[Constraint] | None,
+    X_pending: Tensor | None,
+) -> AcquisitionFunction:
+    """Noisy expected improvement of one objective."""
+    sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
+    if isinstance(objective, LinearMCObjective) and not constraints:
+        X_baseline = possibly_best(model, X_baseline, objective.weights)  # type: ignore[arg-type]
+    # Which points may be the best is seen from all functions, not only from those sampled.
+    X_baseline = prune_inferior_points(
+        model, X_baseline, objective=objective, constraints=constraints
+    )
+    model, sampler = sampled_functions(model, sampler, X_baseline)
+    kind = qLogNoisyExpectedImprovement
+    if samples_functions(sampler):
+        kind = FunctionwiseLogNoisyExpectedImprovement
+    elif predicts_beside_fixed_points(model):
+        kind = FixedBaselineLogNoisyExpectedImprovement
     return kind(
         model,
         X_baseline=X_baseline,
@@ -221,3 +271,22 @@ def _construct(
         X_pending=X_pending,
         prune_baseline=False,
     )
+
+
+def _feasibility(
+    model: Model,
+    X: Tensor,
+    config: AcquisitionConfig,
+    seed: int,
+    constraints: list[Constraint] | None,
+) -> Tensor | None:
+    """Probability that each of `n` points satisfies the constraints; None where it is 0 for all."""
+    if not constraints:
+        return None
+    sampler = make_sampler(model, X, config.mc_samples, seed)
+    with torch.no_grad():
+        # Point by point: the probabilities are marginal, and a joint sample would cost n^3.
+        outcomes = sampler(model.posterior(X.unsqueeze(-2))).squeeze(-2)
+    satisfied = torch.stack([c(outcomes) <= 0 for c in constraints]).all(dim=0)
+    probability = satisfied.double().mean(dim=0)
+    return probability if probability.sum() > 0 else None

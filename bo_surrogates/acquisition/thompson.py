@@ -2,8 +2,7 @@
 
 For any surrogate with `sample_functions`; exact where its posterior is an ensemble of functions
 (Thompson 1933; for batches, Kandasamy et al. 2018, AISTATS, arXiv 1705.09236). Several objectives
-are scalarized anew for each function by augmented Chebyshev weights, uniform on the simplex
-(Knowles 2006, IEEE Trans. Evol. Comput. 10; Paria et al. 2020, UAI, arXiv 1805.12168).
+are scalarized anew for each function (`scalarization.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model
-from botorch.utils.multi_objective.scalarization import get_chebyshev_scalarization
 from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
-from torch.distributions import Dirichlet
 
+from bo_surrogates.acquisition.scalarization import Scalarization, random_scalarization
 from bo_surrogates.errors import InputError
-from bo_surrogates.seeding import derive_seed, fixed_seed
+from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, Surrogate
 
 BLOCK = 8  # functions drawn at a time: drawing costs more than evaluating
@@ -64,7 +62,7 @@ class ThompsonSampling(AcquisitionFunction):
         self._weights, self._baseline, self._seed = weights, baseline, seed
         self._constraints = tuple(constraints or ())
         self._blocks: dict[int, list[FunctionSamples]] = {}
-        self._scalarizations: dict[int, Callable[..., Tensor]] = {}
+        self._scalarizations: dict[int, Scalarization] = {}
         self.set_X_pending(X_pending)
 
     @property
@@ -104,8 +102,6 @@ class ThompsonSampling(AcquisitionFunction):
             return objectives.squeeze(-1)
         index = self.index
         if index not in self._scalarizations:
-            with fixed_seed(derive_seed(self._seed, "scalarization", index)):
-                drawn = Dirichlet(torch.ones(objectives.shape[-1])).sample().to(objectives)
             observed = self._baseline.to(objectives) @ self._weights.T.to(objectives)
-            self._scalarizations[index] = get_chebyshev_scalarization(drawn, observed)
+            self._scalarizations[index] = random_scalarization(observed, self._seed, index)
         return self._scalarizations[index](objectives)

@@ -17,19 +17,19 @@ Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaig
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 _logging = logging.root.manager.disable
 logging.disable(logging.INFO)  # Ax reports when it is imported
 from ax.adapter.registry import GeneratorRegistryBase, GeneratorSetup, MBM_X_trans
 from ax.adapter.torch import TorchAdapter
-from ax.adapter.transforms.derelativize import Derelativize
+from ax.adapter.transforms.base import Transform
 from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
@@ -50,26 +50,42 @@ logging.disable(_logging)
 
 from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model
-from botorch.utils.constraints import get_outcome_constraint_transforms
 from torch import Tensor
 
-from bo_surrogates.acquisition.defaults import infer_reference, make_acquisition
+from bo_surrogates.acquisition.defaults import make_acquisition
+from bo_surrogates.acquisition.goals import Goals, outcome_scales, standardized_goals
+from bo_surrogates.acquisition.integrated_variance import integration_points
 from bo_surrogates.acquisition.optimize import maximize
+from bo_surrogates.campaign.baseline import absolute_constraints, is_pending
+from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.trial import DATA, Measurement, Trial
+from bo_surrogates.campaign.trial import DATA, Trial
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Choice, Float, Int, Ordered, Space, Value, Values, Varied
 from bo_surrogates.surrogates import SURROGATES, Surrogate
-from bo_surrogates.surrogates.base import fit, smallest_meaningful_stdv
+from bo_surrogates.surrogates.base import fit
 
 
 @fit_botorch_model.register(Surrogate)
 def _fit_surrogate(model: Surrogate, mll_class: object = None, mll_options: object = None) -> None:
     """Ax's door to fitting: one dispatch for every registered surrogate."""
     fit(model)
+
+
+class ToldNoise(Transform):
+    """Puts the standard errors of `campaign/noise.py` in the place of those that Ax was told."""
+
+    def transform_experiment_data(self, experiment_data: Any) -> Any:
+        """The data with one standard error a value, or none at all for a metric."""
+        observed = experiment_data.observation_data
+        index = observed.index.get_level_values("trial_index")
+        told: Any = self.config["standard_errors"]
+        for metric, sems in told.items():
+            observed["sem", metric] = [math.nan if sems is None else sems[i] for i in index]
+        return experiment_data
 
 
 class StandardizeOutcomes(StandardizeY):
@@ -87,11 +103,10 @@ class StandardizeOutcomes(StandardizeY):
     ) -> None:
         super().__init__(search_space, experiment_data, adapter, config)
         for metric, column in experiment_data.observation_data["mean"].items():
-            Y = column.dropna().to_numpy(dtype=float)
-            stdv = float(np.std(Y, ddof=1)) if len(Y) > 1 else 0.0
+            Y = torch.tensor(column.dropna().to_numpy(dtype=float)).unsqueeze(-1)
             if len(Y):
-                threshold = smallest_meaningful_stdv(torch.from_numpy(Y.copy()).unsqueeze(-1))
-                self.Ystd[metric] = stdv if stdv >= threshold else 1.0
+                mean, stdv = outcome_scales(Y)
+                self.Ymean[metric], self.Ystd[metric] = float(mean), float(stdv)
 
 
 class RegistryAcquisition(Acquisition):
@@ -107,27 +122,23 @@ class RegistryAcquisition(Acquisition):
         botorch_acqf_options: dict[str, Any],
         model: Model,
     ) -> AcquisitionFunction:
+        goals: Goals = botorch_acqf_options["goals"]
+        search: Search = botorch_acqf_options["search"]
+        points: Tensor | None = botorch_acqf_options["integration"]
         return make_acquisition(
             model,
             config=botorch_acqf_options["config"],
-            weights=self._objective_weights,
+            weights=goals.weights,
             X_baseline=self._observed(),
             seed=botorch_acqf_options["seed"],
-            constraints=get_outcome_constraint_transforms(self._outcome_constraints),
-            reference=self._objective_thresholds,
+            constraints=list(goals.constraints),
+            reference=goals.reference,
             X_pending=self.X_pending,
+            X_integration=None if points is None else to_ax_columns(search.space, points),
         )
 
     def _update_objective_thresholds(self, torch_opt_config: Any) -> None:
-        """Ax infers missing reference points for Gaussian posteriors; here it is for all kinds."""
-        if torch_opt_config.is_moo:
-            self._objective_thresholds = infer_reference(
-                self._model,
-                self._objective_weights,
-                self._observed(),
-                get_outcome_constraint_transforms(self._outcome_constraints),
-                self._objective_thresholds,
-            )
+        """Ax would infer reference points, for Gaussian posteriors only."""
 
     def _observed(self) -> Tensor:
         if self.X_observed is None:
@@ -250,7 +261,7 @@ _SETUP = {
         adapter_class=TorchAdapter,
         generator_class=RegistryGenerator,
         # Explicit, because Ax's default would also clip and bend the outcomes (Winsorize, BilogY).
-        transforms=[*MBM_X_trans, Derelativize, StandardizeOutcomes],
+        transforms=[*MBM_X_trans, ToldNoise, StandardizeOutcomes],
         default_generator_kwargs={"acquisition_class": RegistryAcquisition},
     )
 }
@@ -295,12 +306,9 @@ class AxBridge:
         self.spec = spec
         self.metrics = metric_names(spec.objectives, spec.constraints)
         self._x = [f"x{i}" for i in range(spec.space.dim)]
-        self._y = {metric: f"y{i}" for i, metric in enumerate(self.metrics)}
-        self._known_noise: dict[str, bool] = {}
-        self._start()
-
-    def _start(self) -> None:
-        spec = self.spec
+        # Of one length, so that Ax, which sorts them, keeps their order.
+        digits = len(str(len(self.metrics) - 1))
+        self._y = {metric: f"y{i:0{digits}}" for i, metric in enumerate(self.metrics)}
         self._synced: dict[int, str] = {}  # status last seen of each trial
         self.client = Client()
         with warnings.catch_warnings():
@@ -312,18 +320,9 @@ class AxBridge:
                 ],
                 name=spec.name,
             )
-            thresholds = [
-                f"{self._y[o.name]} {'>=' if o.sign > 0 else '<='} {o.reference!r}"
-                for o in spec.objectives
-                if o.reference is not None and len(spec.objectives) > 1
-            ]
-            self.client.configure_optimization(
-                objective=", ".join(
-                    f"{'' if o.sign > 0 else '-'}{self._y[o.name]}" for o in spec.objectives
-                ),
-                outcome_constraints=thresholds
-                + [f"{self._y[c.metric]} {c.op} {c.bound!r}" for c in spec.constraints],
-            )
+            # Only to say that every metric is modelled: what is wanted of them is told to the
+            # acquisition function, which is the same as in `loop.py`.
+            self.client.configure_optimization(objective=", ".join(self._y.values()))
 
     # ---- names and values ----------------------------------------------------------------------
     def _to_ax(self, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -350,17 +349,6 @@ class AxBridge:
         The order of telling does not matter, so a campaign proposes the same whatever the number
         of workers, and after a resume.
         """
-        known = {
-            metric: all(
-                t.measurements[metric].sem is not None for t in trials if t.status == "completed"
-            )
-            for metric in self.metrics
-        }
-        if any(self._known_noise.get(m, known[m]) and not known[m] for m in self.metrics):
-            # A value without a standard error came after values with one. Ax cannot mix them, so
-            # that metric's noise is inferred from now on, for all its values.
-            self._start()
-        self._known_noise = known
         for trial in sorted(trials, key=lambda t: t.index):
             before = self._synced.get(trial.index)
             if before is None:
@@ -372,10 +360,8 @@ class AxBridge:
                     )
                 before = "running"
             if before == "running" and trial.status == "completed":
-                self.client.complete_trial(
-                    trial.index,
-                    {self._y[m]: self._outcome(m, trial.measurements[m]) for m in self.metrics},
-                )
+                means = {self._y[m]: trial.value(m) for m in self.metrics}
+                self.client.complete_trial(trial.index, means)
             elif before == "running" and trial.status in ("abandoned", "stopped"):
                 # Not "failed": Ax would propose a failed point again, for ever.
                 self.client.mark_trial_abandoned(trial.index)
@@ -392,22 +378,16 @@ class AxBridge:
         attached.mark_running(no_runner_required=True)
         return attached.index
 
-    def _outcome(self, metric: str, m: Measurement) -> tuple[float, float] | float:
-        if not self._known_noise[metric] or m.sem is None:
-            return m.mean
-        # An exact value is given a variance far below what matters, because a Gaussian process
-        # with exactly no noise is singular at repeated points.
-        return m.mean, max(m.sem, 1e-9 * abs(m.mean), 1e-150)
-
     # ---- asking ----------------------------------------------------------------------------------
     def ask(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value] | None = None
     ) -> list[Suggestion]:
         """Propose n points, given the journal.
 
-        The campaign's first points come first. The first `initial_design_size` successful trials
-        that are left after them are points of one Sobol design, the rest come from the surrogate.
-        What is random depends on the campaign's seed and the trial's index only.
+        The baseline and the campaign's first points come first. The first `initial_design_size`
+        successful trials that are left after them are points of one Sobol design, the rest come
+        from the surrogate. While the baseline of relative constraints is being measured, the
+        design goes on. What is random depends on the campaign's seed and the trial's index only.
 
         Args:
             n: Number of points, >= 1.
@@ -420,6 +400,7 @@ class AxBridge:
         Raises:
             SpaceExhausted: Every point of a finite space has been tried.
             FitError: The surrogate could not be fitted.
+            RunError: Relative constraints lack their baseline.
         """
         self.sync(trials)
         first = len(trials)
@@ -427,7 +408,9 @@ class AxBridge:
         suggestions = self._first_points(n, trials, fixed)
         completed = sum(t.status == "completed" for t in trials)
         running = sum(t.status == "running" for t in trials) + len(suggestions)
-        initial = n if completed == 0 else self.spec.initial_design_size - completed - running
+        initial = self.spec.initial_design_size - completed - running
+        if completed == 0 or is_pending(self.spec, trials):
+            initial = n
         for part, count in ((self._explore, initial), (self._exploit, n)):
             count = min(count, n - len(suggestions))
             if count <= 0:
@@ -447,11 +430,12 @@ class AxBridge:
     def _first_points(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
     ) -> list[Suggestion]:
-        """The campaign's first points that are not among the trials yet."""
+        """The baseline and the campaign's first points that are not among the trials yet."""
         tried = [t.parameters for t in trials]
+        baseline = [self.spec.baseline] if isinstance(self.spec.baseline, Mapping) else []
         left = [
             p
-            for p in self.spec.first_points
+            for p in [*baseline, *(f for f in self.spec.first_points if f not in baseline)]
             if p not in tried and all(p.get(name) == value for name, value in fixed.items())
         ]
         return [Suggestion(dict(p), "first", {}, {}) for p in left[:n]]
@@ -476,7 +460,7 @@ class AxBridge:
         self.sync(trials)
         spec, first = self.spec, len(trials)
         search = Search(spec.space, self._tried(trials), fixed)
-        node = self._surrogate_node(first, search)
+        node = self._surrogate_node(trials, search)
         self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
             warnings.simplefilter("ignore")  # libraries' notes to their developers
@@ -501,8 +485,17 @@ class AxBridge:
             for number, arm in enumerate(run.arms)
         ]
 
-    def _surrogate_node(self, first: int, search: Search) -> GenerationNode:
-        spec = self.spec
+    def _surrogate_node(self, trials: Sequence[Trial], search: Search) -> GenerationNode:
+        spec, first = self.spec, len(trials)
+        completed = [t for t in trials if t.status == "completed"]
+        Y = torch.tensor(
+            [[t.value(m) for m in self.metrics] for t in completed], dtype=torch.float64
+        )
+        goals = standardized_goals(spec.objectives, absolute_constraints(spec, trials), Y)
+        sems = {self._y[m]: training_noise(spec, completed, m) for m in self.metrics}
+        integration = integration_points(
+            search.space, spec.acquisition, derive_seed(spec.seed, "integration", first)
+        )
         entry = SURROGATES[spec.surrogate]
         return GenerationNode(
             name="surrogate",
@@ -529,9 +522,12 @@ class AxBridge:
                         "botorch_acqf_options": {
                             "config": spec.acquisition,
                             "search": search,
+                            "goals": goals,
+                            "integration": integration,
                             "seed": derive_seed(spec.seed, "acquisition", first),
                         },
                         "fit_tracking_metrics": False,
+                        "transform_configs": {"ToldNoise": {"standard_errors": sems}},
                     },
                 )
             ],

@@ -4,7 +4,8 @@
     budget = 40
     command = "python measure.py"      # or python = "module:function", or problem = "branin"
     metrics = ["impurity"]             # measured too, for the constraint
-    constraints = ["impurity <= 0.02"]
+    constraints = ["impurity <= 0.02"] # or "impurity <= baseline + 5 %", with a baseline
+    noise = "inferred"                 # or "none", "known"; by default "known" where all values are
 
     [[parameters]]
     name = "temperature"
@@ -43,7 +44,7 @@ from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, Campaig
 from bo_surrogates.campaign.tables import read_table
 from bo_surrogates.campaign.trial_table import columns_of, read_points
 from bo_surrogates.errors import InputError, did_you_mean
-from bo_surrogates.objective import Objective, OutcomeConstraint
+from bo_surrogates.objective import NOISES, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space, parse_constraints
 
 Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
@@ -57,8 +58,8 @@ SETTINGS = (
 # What a problem brings along, so that a file that names one does not say it too.
 OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")
 TOP_LEVEL = (
-    "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "surrogate",
-    "acquisition", "resources", "early_stopping", "prior_data", "first_points",
+    "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "baseline", "noise",
+    "surrogate", "acquisition", "resources", "early_stopping", "prior_data", "first_points",
 )  # fmt: skip
 PARAMETER_KEYS = {
     "float": ("low", "high", "log", "unit", "when", "default"),
@@ -71,9 +72,13 @@ REQUIRED_KEYS = {"float": ("low", "high"), "int": ("low", "high"), "ordered": ("
                  "choice": ("values",), "fixed": ("value",)}  # fmt: skip
 EXPECTED = {"low": "a number", "high": "a number", "values": "a list",
             "value": "a number, a string or a boolean"}  # fmt: skip
-OBJECTIVE_KEYS = ("name", "direction", "reference", "unit")
+OBJECTIVE_KEYS = ("name", "direction", "reference", "unit", "weights")
 PRIOR_DATA_KEYS = ("file", "outside", "decimal")
-CONSTRAINT_KEYS = ("metric", "op", "bound")
+CONSTRAINT_KEYS = ("metric", "op", "bound", "relative")
+CONSTRAINT = re.compile(
+    r"\s*(?P<metric>.+?)\s*(?P<op><=|>=)\s*"
+    r"(?:(?P<baseline>baseline)\s*(?P<sign>[+-])\s*(?P<percent>[^\s%+-]+)\s*%|(?P<bound>\S+))\s*"
+)
 
 
 def read_campaign_file(path: str | Path, problem_facts: ProblemFacts | None = None) -> CampaignSpec:
@@ -129,7 +134,7 @@ def campaign_from_mapping(
         if black_box is not None and black_box.kind == "problem":
             facts = _facts_of_problem(data, black_box, problem_facts)
         else:
-            facts = _space(data), _objectives(data), _outcome_constraints(data)
+            facts = _space(data), _objectives(data), _outcome_constraints(data, _objectives(data))
         surrogate = dict(_table(data, "surrogate"))
         surrogate_name = surrogate.pop("name", "gp")
         with _at("[acquisition]"):
@@ -139,6 +144,8 @@ def campaign_from_mapping(
             space=facts[0],
             objectives=tuple(facts[1]),
             constraints=tuple(facts[2]),
+            baseline=_baseline(data),
+            noise=_noise(data, metric_names(facts[1], facts[2])),
             acquisition=acquisition,
             black_box=black_box,
             surrogate=surrogate_name,
@@ -294,8 +301,10 @@ def _objectives(data: Mapping[str, Any]) -> tuple[Objective, ...]:
     return tuple(objectives)
 
 
-def _outcome_constraints(data: Mapping[str, Any]) -> tuple[OutcomeConstraint, ...]:
-    measured = [t["name"] for _, t in _tables(data, "objectives")]
+def _outcome_constraints(
+    data: Mapping[str, Any], objectives: Sequence[Objective]
+) -> tuple[OutcomeConstraint, ...]:
+    measured = list(metric_names(objectives))
     further = _list(data, "metrics", ["impurity"])
     for name in further:
         if not isinstance(name, str) or not name.strip():
@@ -326,19 +335,48 @@ def _outcome_constraint(item: object) -> OutcomeConstraint:
     if isinstance(item, Mapping):
         with _at("constraints"):
             _check_keys(item, CONSTRAINT_KEYS)
-            for key in CONSTRAINT_KEYS:
+            for key in CONSTRAINT_KEYS[:3]:
                 _required(item, key, "as in {metric = 'impurity', op = '<=', bound = 0.02}")
             return OutcomeConstraint(**item)
-    match = re.fullmatch(r"\s*(.+?)\s*(<=|>=)\s*(\S+)\s*", item) if isinstance(item, str) else None
+    match = CONSTRAINT.fullmatch(item) if isinstance(item, str) else None
     try:
         if match is None:
             raise ValueError
-        bound = float(match[3])
+        relative = match["baseline"] is not None
+        bound = float(match["sign"] + match["percent"] if relative else match["bound"])
     except ValueError:
         raise InputError(
-            f"constraints: cannot read {item!r}; write 'metric <= number' or 'metric >= number'"
+            f"constraints: cannot read {item!r}; write 'metric <= number' or 'metric >= number', "
+            "or relative to the baseline, 'metric <= baseline + 5 %'"
         ) from None
-    return OutcomeConstraint(match[1], match[2], bound)  # type: ignore[arg-type]
+    return OutcomeConstraint(match["metric"], match["op"], bound, relative)  # type: ignore[arg-type]
+
+
+# ---- the noise and the baseline ------------------------------------------------------------------
+def _noise(data: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    """By metric; one word stands for all of them."""
+    noise = data.get("noise", {})
+    if isinstance(noise, str):
+        return dict.fromkeys(metrics, noise)
+    if not isinstance(noise, Mapping):
+        raise InputError(
+            f"noise: expected one of {', '.join(map(repr, NOISES))}, or a table such as "
+            f"{{yield = 'known'}}, got {noise!r}"
+        )
+    return dict(noise)
+
+
+def _baseline(data: Mapping[str, Any]) -> Any:
+    """Parameters, or the index of a trial."""
+    baseline = data.get("baseline")
+    if baseline is not None and (
+        isinstance(baseline, bool) or not isinstance(baseline, Mapping | int)
+    ):
+        raise InputError(
+            "baseline: expected the index of a trial, or a table of parameters such as "
+            f"{{temperature = 60}}, got {baseline!r}"
+        )
+    return dict(baseline) if isinstance(baseline, Mapping) else baseline
 
 
 # ---- tables and keys -----------------------------------------------------------------------------

@@ -18,12 +18,13 @@ from torch import Tensor
 from bo_surrogates.analysis.cross_validation import CrossValidation, cross_validate
 from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.analysis.sensitivity import SobolIndices, sobol_indices
+from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.errors import FitWarning, InputError, did_you_mean
 from bo_surrogates.loop import fit
 from bo_surrogates.seeding import derive_seed
-from bo_surrogates.surrogates import SURROGATES, Surrogate
+from bo_surrogates.surrogates import Surrogate
 from bo_surrogates.threads import limited_threads
 
 if TYPE_CHECKING:
@@ -207,10 +208,10 @@ class CampaignModel:
             FitError: A fold could not be fitted.
         """
         self.surrogate(metric)
-        Y, Yvar = outcomes(self.trials, metric)
+        Y, Yvar = outcomes(self.spec, self.trials, metric)
         with limited_threads(1):
             return cross_validate(
-                self.spec.space, self.X, Y, _usable(self.spec, Yvar),
+                self.spec.space, self.X, Y, Yvar,
                 surrogate=self.spec.surrogate, config=self.spec.surrogate_config, folds=folds,
                 seed=derive_seed(self.seed, "cross-validation"),
             )  # fmt: skip
@@ -245,24 +246,20 @@ def fit_model(spec: CampaignSpec, trials: Sequence[Trial]) -> CampaignModel:
     with limited_threads(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # told by `unreliable`
         for metric in spec.metrics:
-            Y, Yvar = outcomes(done, metric)
+            Y, Yvar = outcomes(spec, done, metric)
             surrogates[metric] = fit(
-                spec.space, X, Y, _usable(spec, Yvar),
+                spec.space, X, Y, Yvar,
                 surrogate=spec.surrogate, config=spec.surrogate_config, seed=seed,
             )  # fmt: skip
     return CampaignModel(spec, done, surrogates, X, seed)
 
 
-def outcomes(trials: Sequence[Trial], metric: str) -> tuple[Tensor, Tensor | None]:
-    """A metric's values and their variances, `n x 1` each; None unless all are known."""
-    measured = [t.measurements[metric] for t in trials]
-    Y = torch.tensor([[m.mean] for m in measured], dtype=torch.float64)
-    # An exact value is given a variance far below what matters, as asking does.
-    sems = [[max(m.sem, 1e-9 * abs(m.mean), 1e-150)] for m in measured if m.sem is not None]
-    known = len(sems) == len(measured)
-    return Y, torch.tensor(sems, dtype=torch.float64).square() if known else None
-
-
-def _usable(spec: CampaignSpec, Yvar: Tensor | None) -> Tensor | None:
-    """The variances, if the surrogate can use them."""
-    return Yvar if SURROGATES[spec.surrogate].capabilities.observation_variance else None
+def outcomes(
+    spec: CampaignSpec, trials: Sequence[Trial], metric: str
+) -> tuple[Tensor, Tensor | None]:
+    """A metric's values and their variances, `n x 1` each, as asking takes them."""
+    Y = torch.tensor([[t.value(metric)] for t in trials], dtype=torch.float64)
+    sems = training_noise(spec, trials, metric)
+    if sems is None:
+        return Y, None
+    return Y, torch.tensor([[sems[t.index]] for t in trials], dtype=torch.float64).square()

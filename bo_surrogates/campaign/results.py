@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bo_surrogates.campaign.baseline import absolute_constraints, baseline_values
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import DATA, Trial
 from bo_surrogates.errors import InputError
@@ -14,14 +15,22 @@ from bo_surrogates.objective import feasible
 def feasible_trials(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Trial]:
     """The completed trials whose measured values satisfy all outcome constraints.
 
-    Data that were kept although they are outside the space are not among them.
+    None, while relative constraints wait for their baseline. Data that were kept although they are
+    outside the space are not among them.
+
+    Raises:
+        InputError: A metric with a relative constraint is 0 at the baseline.
     """
+    trials = list(trials)
+    if any(c.relative for c in spec.constraints) and baseline_values(spec, trials) is None:
+        return []
+    constraints = absolute_constraints(spec, trials)
     return [
         t
         for t in trials
         if t.status == "completed"
         and (t.origin != DATA or spec.space.contains(t.parameters))
-        and feasible({m: t.value(m) for m in spec.metrics}, spec.constraints)
+        and feasible(t.means, constraints)
     ]
 
 
@@ -38,7 +47,7 @@ def best(spec: CampaignSpec, trials: Iterable[Trial]) -> Trial | None:
         )
     (objective,) = spec.objectives
     candidates = feasible_trials(spec, trials)
-    return max(candidates, key=lambda t: objective.sign * t.value(objective.name), default=None)
+    return max(candidates, key=lambda t: objective.sign * objective.value(t.means), default=None)
 
 
 def pareto_front(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Trial]:
@@ -53,7 +62,7 @@ def pareto_front(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Trial]:
         for t, v in zip(candidates, signed, strict=True)
         if not any(_dominates(w, v) for w in signed)
     ]
-    return sorted(front, key=lambda t: t.value(spec.objectives[0].name))
+    return sorted(front, key=lambda t: spec.objectives[0].value(t.means))
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ def hypervolume(
 
 def _signed(spec: CampaignSpec, trial: Trial) -> tuple[float, ...]:
     """The objectives' values, each to be maximized."""
-    return tuple(o.sign * trial.value(o.name) for o in spec.objectives)
+    return tuple(o.sign * o.value(trial.means) for o in spec.objectives)
 
 
 def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:

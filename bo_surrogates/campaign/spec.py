@@ -12,8 +12,8 @@ from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.execution.resources import EXECUTORS, Resources
 from bo_surrogates.errors import InputError, did_you_mean
-from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
-from bo_surrogates.space import Space, Values
+from bo_surrogates.objective import NOISES, Noise, Objective, OutcomeConstraint, metric_names
+from bo_surrogates.space import Space, Value, Values
 
 BLACK_BOX_KINDS = ("problem", "python", "command")
 ON_INTERRUPT = ("rerun", "abandon")
@@ -82,7 +82,12 @@ class CampaignSpec:
         name: For people, and to find the campaign in its database.
         space: What is varied.
         objectives: What is wanted; several give a Pareto front.
-        constraints: Bounds on further metrics.
+        constraints: Bounds on further metrics, and on metrics in weighted sums.
+        baseline: What relative constraints refer to: parameters, which are then asked first, or
+            the index of a trial.
+        noise: What is known of each metric's noise: "none" (values are exact), "known" (each comes
+            with its standard error) or "inferred"; of a metric that is left out, its noise is
+            known if every value comes with a standard error, else inferred.
         surrogate: Name of a registered surrogate.
         surrogate_config: Its configuration as plain data; what is missing takes the defaults.
         acquisition: The acquisition function and its optimizer's budget.
@@ -125,6 +130,8 @@ class CampaignSpec:
     space: Space
     objectives: tuple[Objective, ...]
     constraints: tuple[OutcomeConstraint, ...] = ()
+    baseline: Mapping[str, Value] | int | None = None
+    noise: Mapping[str, Noise] = field(default_factory=dict)
     surrogate: str = "gp"
     surrogate_config: Mapping[str, Any] = field(default_factory=dict)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
@@ -162,6 +169,8 @@ class CampaignSpec:
                     raise InputError(f"{name} must hold {kind.__name__} instances, got {one!r}")
             object.__setattr__(self, name, value)
         self._check_metrics()
+        self._check_baseline()
+        self._check_noise()
         _check_text("surrogate", self.surrogate)
         object.__setattr__(
             self, "surrogate_config", _plain("surrogate_config", self.surrogate_config)
@@ -242,6 +251,12 @@ class CampaignSpec:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"objective {name!r} is defined twice")
+        for o in self.objectives:
+            if o.weights and o.name in self.metrics:
+                raise InputError(
+                    f"objective {o.name!r} is a weighted sum, yet a metric has its name; give it "
+                    "another"
+                )
         for constraint in self.constraints:
             if constraint.metric in names:
                 raise InputError(
@@ -277,6 +292,39 @@ class CampaignSpec:
             )
         object.__setattr__(self, "first_points", tuple(valid))
 
+    def _check_baseline(self) -> None:
+        relative = [c for c in self.constraints if c.relative]
+        if self.baseline is None:
+            if relative:
+                raise InputError(
+                    f"constraint '{relative[0]}' needs a baseline: its parameters, or the index of "
+                    "a trial"
+                )
+        elif isinstance(self.baseline, Mapping):
+            try:
+                object.__setattr__(self, "baseline", self.space.validate(self.baseline))
+            except InputError as error:
+                raise InputError(f"baseline: {error}") from None
+        else:
+            _check_integer("baseline", self.baseline, 0)
+
+    def _check_noise(self) -> None:
+        if not isinstance(self.noise, Mapping):
+            raise InputError(
+                f"noise must map metrics to one of {', '.join(map(repr, NOISES))}, "
+                f"got {self.noise!r}"
+            )
+        for metric, noise in self.noise.items():
+            if metric not in self.metrics:
+                hint = did_you_mean(metric, self.metrics)
+                raise InputError(f"noise: unknown metric {metric!r}{hint}")
+            if noise not in NOISES:
+                raise InputError(
+                    f"noise of {metric!r} must be one of {', '.join(map(repr, NOISES))}, "
+                    f"got {noise!r}{did_you_mean(noise, NOISES)}"
+                )
+        object.__setattr__(self, "noise", dict(self.noise))
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """What each trial must measure."""
@@ -310,6 +358,10 @@ class CampaignSpec:
             "space": self.space.to_dict(),
             "objectives": [asdict(o) for o in self.objectives],
             "constraints": [asdict(c) for c in self.constraints],
+            "baseline": (
+                dict(self.baseline) if isinstance(self.baseline, Mapping) else self.baseline
+            ),
+            "noise": dict(self.noise),
             "surrogate_config": dict(self.surrogate_config),
             "acquisition": self.acquisition.to_dict(),
             "first_points": [dict(p) for p in self.first_points],

@@ -105,6 +105,11 @@ class Trial:
         """The measured mean of a metric."""
         return self.measurements[metric].mean
 
+    @property
+    def means(self) -> dict[str, float]:
+        """The measured mean of each metric."""
+        return {metric: m.mean for metric, m in self.measurements.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-able, from which `from_dict` makes an equal trial."""
         return {

@@ -66,7 +66,7 @@ def columns_of(spec: CampaignSpec) -> Columns:
     parameters = {n: f"{n} (parameter)" if n in taken else n for n in spec.space.names}
     metrics = {m: f"{m} (metric)" if m in taken else m for m in spec.metrics}
     units = {parameters[p.name]: getattr(p, "unit", "") for p in spec.space.parameters}
-    units |= {metrics[o.name]: o.unit for o in spec.objectives}
+    units |= {metrics[o.name]: o.unit for o in spec.objectives if o.name in metrics}
     return Columns(parameters, metrics, {m: m + SEM for m in spec.metrics}, units)
 
 

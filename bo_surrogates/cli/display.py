@@ -380,8 +380,13 @@ def _best_line(campaign: Campaign) -> str:
     trial = campaign.best()
     if trial is None:
         return "no feasible trial yet" if campaign.spec.constraints else "no result yet"
-    metric = campaign.spec.objectives[0].name
-    return f"best: {metric} = {trial.measurements[metric]} (trial {trial.index})"
+    (objective,) = campaign.spec.objectives
+    value = (
+        f"{objective.value(trial.means):.6g}"
+        if objective.weights
+        else trial.measurements[objective.name]
+    )
+    return f"best: {objective.name} = {value} (trial {trial.index})"
 
 
 def _print_summary(campaign: Campaign, console: Console, ending: Ending) -> None:

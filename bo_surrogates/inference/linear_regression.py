@@ -14,7 +14,9 @@ squares).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +53,16 @@ def times(rows: Tensor, matrices: Tensor) -> Tensor:
     return torch.stack(each, dim=-3)
 
 
+Coordinates = tuple[Tensor, Tensor, Tensor]
+
+
+def row_products(rows: Tensor) -> Tensor:
+    """rows rows', `... x q x q`."""
+    if rows.shape[-2] == 1:
+        return rows.square().sum(dim=-1).unsqueeze(-1)
+    return rows @ rows.mT
+
+
 class LinearRegression(Protocol):
     """The posterior of m independent outcomes."""
 
@@ -65,8 +77,28 @@ class LinearRegression(Protocol):
             phi: `batch_shape x q x k` features.
         """
 
+    def at_training_points(
+        self, phi: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Means and leverages (posterior over noise variances) at the observations, `n x m` each.
+
+        Args:
+            phi: `n x k`, `targets` and `noise`: what the posterior was conditioned on.
+        """
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count x m x k` weights from the posterior."""
+
+    def beside(self, phi: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Coordinates]]:
+        """The joint law of values at fixed points and others, of one outcome without batches.
+
+        Args:
+            phi: `r x k` features of the fixed points.
+
+        Returns:
+            Mean `r` and Cholesky factor `r x r` of the values there; and a function from features
+            `batch_shape x q x k` to what `FixedPoints.others` returns.
+        """
 
     def extend(self, phi: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
         """The posterior given further observations.
@@ -97,7 +129,14 @@ class FunctionSpace:
     whitened: Tensor
 
     @classmethod
-    def of(cls, phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> FunctionSpace:
+    def of(
+        cls,
+        phi: Tensor,
+        variance: Tensor,
+        targets: Tensor,
+        noise: Tensor,
+        products: Tensor | None = None,
+    ) -> FunctionSpace:
         """Condition the prior.
 
         Args:
@@ -105,9 +144,11 @@ class FunctionSpace:
             variance: s^2, `m`.
             targets: `n x m`.
             noise: `n x m` variances, positive.
+            products: Phi Phi', where it is there already.
         """
         features, scale = phi.unsqueeze(-3), variance.reshape(-1, 1, 1)
-        S = scale * (features @ features.mT) + torch.diag_embed(noise.mT)
+        products = features @ features.mT if products is None else products
+        S = scale * products + torch.diag_embed(noise.mT)
         W = inverse_triangular(psd_safe_cholesky(S))
         return cls(features, scale, noise.mT, W, (W @ targets.mT.unsqueeze(-1)).squeeze(-1))
 
@@ -127,6 +168,37 @@ class FunctionSpace:
         mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
         covariance = self.variance * (phi @ phi.mT) - psi @ psi.mT
         return mean, covariance.expand(*mean.shape, mean.shape[-1])
+
+    def at_training_points(
+        self, phi: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `LinearRegression`: with P = S^-1, y - v P y and 1 - v P_ii."""
+        alpha = (self.inverse_root.mT @ self.whitened.unsqueeze(-1)).squeeze(-1).mT
+        return targets - noise * alpha, 1.0 - noise * self.inverse_root.square().sum(dim=-2).mT
+
+    @cached_property
+    def _observed(self) -> Tensor:
+        """L^-1 s^2 Phi, `n x k`, of the first outcome."""
+        return self.variance[0] * (self.inverse_root[0] @ self.features[0])
+
+    def beside(self, phi: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Coordinates]]:
+        """See `LinearRegression`.
+
+        The fixed values extend L like observations without noise; then u = L^-1 s^2 Phi phi(x)
+        holds all of the posterior, and its last entries are the coordinates.
+        """
+        scale, white, observed = self.variance.squeeze(), self.whitened[0], self._observed
+        n = len(white)
+        psi = phi @ observed.mT
+        root = psd_safe_cholesky(scale * (phi @ phi.mT) - psi @ psi.mT)
+        rest = torch.linalg.solve_triangular(root, scale * phi - psi @ observed, upper=False)
+        basis = torch.cat([observed, rest])  # (n + r) x k
+
+        def others(phi: Tensor) -> Coordinates:
+            u = phi @ basis.mT
+            return u[..., :n] @ white, u[..., n:], scale * row_products(phi) - row_products(u)
+
+        return psi @ white, root, others
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """See `LinearRegression`: a draw from the prior, updated (Matheron's rule)."""
@@ -207,6 +279,29 @@ class WeightSpace:
         mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1)
         return mean, (psi @ psi.mT).expand(*mean.shape, mean.shape[-1])
 
+    def at_training_points(
+        self, phi: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `LinearRegression`."""
+        psi = self._cross(phi)
+        mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1).mT
+        return mean, psi.square().sum(dim=-1).mT / noise
+
+    def beside(self, phi: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Coordinates]]:
+        """See `LinearRegression`."""
+        psi = self._cross(phi)[0]
+        white = self.whitened[0]
+        root = psd_safe_cholesky(psi @ psi.mT)
+        basis = torch.linalg.solve_triangular(root, psi, upper=False)  # r x k
+        whiten = self.variance[0].sqrt() * self.inverse_root[0].mT
+
+        def others(phi: Tensor) -> Coordinates:
+            psi = phi @ whiten
+            coordinates = psi @ basis.mT
+            return psi @ white, coordinates, row_products(psi) - row_products(coordinates)
+
+        return psi @ white, root, others
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """See `LinearRegression`."""
         normal = standard_normal((count, *self.whitened.shape), self.whitened, generator)
@@ -225,16 +320,22 @@ class WeightSpace:
         return WeightSpace(self.variance, W_new @ self.inverse_root, whitened)
 
 
-def condition(phi: Tensor, variance: Tensor, targets: Tensor, noise: Tensor) -> LinearRegression:
+def condition(
+    phi: Tensor,
+    variance: Tensor,
+    targets: Tensor,
+    noise: Tensor,
+    products: Tensor | None = None,
+) -> LinearRegression:
     """The posterior in the space where a prediction costs less.
 
     Arguments are those of `FunctionSpace.of`. A point takes about n k + n^2 multiplications in
     function space, and k^2 in weight space.
     """
     n, k = phi.shape
-    return (FunctionSpace if n * (n + k) <= k * k else WeightSpace).of(
-        phi, variance, targets, noise
-    )
+    if n * (n + k) <= k * k:
+        return FunctionSpace.of(phi, variance, targets, noise, products)
+    return WeightSpace.of(phi, variance, targets, noise)
 
 
 class Gram(torch.autograd.Function):

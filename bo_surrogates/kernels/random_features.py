@@ -67,9 +67,11 @@ class RandomFeatures(ABC):
 
     Attributes:
         spread: z = spread * scales * (x - 1/2) for x in the unit cube.
+        smooth_kernel: Whether `kernel` has a closed form that can be differentiated in the scales.
     """
 
     spread: ClassVar[float]
+    smooth_kernel: bool = False
 
     @abstractmethod
     def draw(self, d: int, width: int, generator: torch.Generator) -> Draw:
@@ -139,6 +141,8 @@ class FourierFeatures(RandomFeatures):
 class RBFFeatures(FourierFeatures):
     """Of the squared exponential kernel exp(-|z - z'|^2 / 2): Gaussian frequencies."""
 
+    smooth_kernel = True
+
     def frequencies(self, d: int, count: int, generator: torch.Generator) -> Tensor:
         """See `FourierFeatures.frequencies`."""
         lengths = normal(d, count, generator=generator).norm(dim=0)
@@ -186,6 +190,7 @@ class BandlimitedFourierFeatures(FourierFeatures):
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
+        self.smooth_kernel = domain == "cube"
 
     def frequencies(self, d: int, count: int, generator: torch.Generator) -> Tensor:
         """See `FourierFeatures.frequencies`."""

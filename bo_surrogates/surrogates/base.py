@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from botorch.exceptions.errors import UnsupportedError
 from botorch.models.model import Model
 from botorch.models.transforms.input import (
     ChainedInputTransform,
@@ -37,6 +38,7 @@ from torch.distributions import Normal
 
 from bo_surrogates.config import Config
 from bo_surrogates.errors import FitWarning, InputError
+from bo_surrogates.posteriors.fixed_points import FixedPoints
 from bo_surrogates.registry import Registry
 from bo_surrogates.seeding import fixed_seed
 
@@ -268,6 +270,36 @@ class Surrogate(Model):
         Raises:
             FitError: No usable model could be had.
         """
+
+    @property
+    def has_fixed_points(self) -> bool:
+        """Whether `fix_points` is available: one outcome, Gaussian, its scaling affine."""
+        return False
+
+    def fix_points(self, X: Tensor) -> FixedPoints:
+        """The joint prediction at fixed points and others, which computes the former once.
+
+        Args:
+            X: `r x d` inputs.
+
+        Raises:
+            UnsupportedError: See `has_fixed_points`.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not predict beside fixed points")
+
+    def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances of the function's values, without covariances where that is cheaper.
+
+        Args:
+            X: `n x d` inputs.
+
+        Returns:
+            Two `n x m` tensors, in the units of the outcomes and their square.
+        """
+        if self.has_fixed_points:
+            return self.fix_points(X[:0]).marginals(X)
+        posterior = self.posterior(X)
+        return posterior.mean, posterior.variance  # type: ignore[attr-defined]
 
     @classmethod
     def construct_inputs(cls, training_data: Any, **options: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from bo_surrogates.config import Config
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.linear_regression import LinearRegression, condition
+from bo_surrogates.posteriors.fixed_points import FixedPoints
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, seed_or_random
 from bo_surrogates.surrogates.gaussian_weights import GaussianWeights
@@ -185,6 +186,21 @@ class FeatureRegression(GaussianWeights):
         if posterior_transform is None:
             return result
         return posterior_transform(posterior=result, X=X)
+
+    @property
+    def has_fixed_points(self) -> bool:
+        """See `Surrogate.has_fixed_points`."""
+        return self._one_outcome_scaling() is not None
+
+    def fix_points(self, X: Tensor) -> FixedPoints:
+        """See `Surrogate.fix_points`."""
+        scales = self._one_outcome_scaling()
+        if scales is None:
+            return super().fix_points(X)
+        self.eval()
+        with torch.no_grad():
+            mean, root, others = self.weight_posterior().beside(self.features(X))
+        return FixedPoints(mean, root, lambda x: others(self.features(x)), *scales)
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """k draws of the weights, exact; see `Surrogate.sample_functions`."""

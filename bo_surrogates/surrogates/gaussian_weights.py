@@ -20,6 +20,7 @@ from botorch.sampling.base import MCSampler
 from torch import Tensor
 
 from bo_surrogates.errors import RunError
+from bo_surrogates.posteriors.fixed_points import scaling
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.surrogates.base import Surrogate
 
@@ -91,6 +92,12 @@ class GaussianWeights(Surrogate):
         if scaling is None or not isinstance(result, GPyTorchPosterior):
             return result
         return RescaledGaussianPosterior(result, *scaling)
+
+    def _one_outcome_scaling(self) -> tuple[Tensor, Tensor] | None:
+        """Of `FixedPoints`; None where there are several outcomes, or batches of observations."""
+        if self._targets.shape[-1] > 1 or self._outputs is not None or self.batch_shape:
+            return None
+        return scaling(getattr(self, "outcome_transform", None), self.noise_variance)
 
     # ---- conditioning --------------------------------------------------------------------------
     def condition_on_observations(

@@ -59,6 +59,7 @@ from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from linear_operator.operators import LinearOperator
+from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
@@ -66,9 +67,12 @@ from bo_surrogates.config import Config, choice
 from bo_surrogates.errors import FitError, InputError
 from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
 from bo_surrogates.inference.jitter import recorded_jitter
+from bo_surrogates.inference.linear_regression import inverse_triangular, row_products
+from bo_surrogates.inference.log_domain import optimize_log_noise
 from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
 from bo_surrogates.kernels.additive import AdditiveFeatures, AdditiveKernel
 from bo_surrogates.kernels.mixed import MixedFeatures, MixedKernel, stationary_kernel
+from bo_surrogates.posteriors.fixed_points import FixedPoints, scaling
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates.base import (
@@ -146,6 +150,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
                 input_transform=input_transform,
                 outcome_transform=outcome_transform,
             )
+        optimize_log_noise(self.likelihood)
         self.config = config
         self.seed = seed_or_random(seed)
         self.prepare()
@@ -258,6 +263,56 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         if posterior_transform is None:
             return posterior
         return posterior_transform(posterior=posterior, X=X)
+
+    @property
+    def has_fixed_points(self) -> bool:
+        """See `Surrogate.has_fixed_points`; not where a subclass has another posterior."""
+        same = type(self).posterior is ExactGPSurrogate.posterior
+        return same and self.train_targets.ndim == 1 and self._scaling() is not None
+
+    def _scaling(self) -> tuple[Tensor, Tensor] | None:
+        if self.num_outputs > 1:
+            return None
+        return scaling(getattr(self, "outcome_transform", None), self.train_targets)
+
+    def fix_points(self, X: Tensor) -> FixedPoints:
+        """See `Surrogate.fix_points`.
+
+        The fixed values extend the Cholesky factor L of the observations' covariance like
+        observations without noise; then L^-1 k(x) holds all of the posterior at x, and its last
+        entries are the coordinates.
+        """
+        scales = self._scaling()
+        if scales is None or not self.has_fixed_points:
+            return super().fix_points(X)
+        self.eval()
+        n = self.train_targets.shape[-1]
+        with torch.no_grad():
+            points = torch.cat([self.train_inputs[0], self.transform_inputs(X)])
+            K = self.covar_module(points).to_dense()
+            S = K[:n, :n] + torch.diag(self.training_noise().diagonal())
+            L = psd_safe_cholesky(S)
+            psi = torch.linalg.solve_triangular(L, K[:n, n:], upper=False).mT
+            root = psd_safe_cholesky(K[n:, n:] - psi @ psi.mT)
+            joint = torch.cat([torch.cat([L, L.new_zeros(n, len(X))], dim=-1),
+                               torch.cat([psi, root], dim=-1)])  # fmt: skip
+            whiten = inverse_triangular(joint).mT
+            residual = self.train_targets - self.mean_module(self.train_inputs[0])
+            white = residual @ whiten[:n, :n]
+            mean = self.mean_module(points[n:]) + psi @ white
+
+        def others(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            x = self.transform_inputs(X)
+            flat = x.flatten(end_dim=-2)
+            u = (self.covar_module(flat, points).to_dense() @ whiten).unflatten(0, x.shape[:-1])
+            if x.shape[-2] == 1:
+                prior = self.covar_module(flat, diag=True).reshape(*x.shape[:-2], 1, 1)
+            else:
+                prior = self.covar_module(x).to_dense()
+            means = self.mean_module(flat).unflatten(0, x.shape[:-1]) + u[..., :n] @ white
+            return means, u[..., n:], prior - row_products(u)
+
+        return FixedPoints(mean, root, others, *scales)
 
     def _far_from_unit_scale(self) -> tuple[Tensor, Tensor] | None:
         """Means and standard deviations of the outcomes, unless all deviations are about 1.

@@ -7,8 +7,10 @@ a constant, the model is the Gaussian process of `feature_regression.py`.
 Inference, in O(n k min(n, k)):
 
 1. Scales, s_j^2 and v_j maximize the evidence plus log priors on at most `fit_points` random points
-   (L-BFGS-B, from the best of a grid of common scales, or from the warm start).
-2. On all points one eigendecomposition gives the evidence, the leave-one-out error and generalized
+   (L-BFGS-B, from the best of a grid of common scales, or from the warm start). With eight features
+   a point or more the evidence is that of the kernel which the features stand for, where it has a
+   smooth closed form: it costs a tenth, and the scales do not fit the draw.
+2. On all points one decomposition gives the evidence, the leave-one-out error and generalized
    cross-validation at every ridge delta = v / s^2 (`inference/ridge.py`). The evidence plus log
    priors, or one of the two errors, chooses delta of each outcome. With an error, s^2 is set such
    that the mean square of the standardized leave-one-out errors is 1: the mean and the covariance
@@ -37,9 +39,9 @@ from torch import Tensor
 from bo_surrogates.config import Config, choice, flag, integer
 from bo_surrogates.errors import FitError, RunError
 from bo_surrogates.inference.eigenframework import Eigenstructure
-from bo_surrogates.inference.linear_regression import gram
+from bo_surrogates.inference.linear_regression import condition, gram
 from bo_surrogates.inference.marginal_likelihood import log_density
-from bo_surrogates.inference.ridge import RidgePath
+from bo_surrogates.inference.ridge import RidgePath, TridiagonalEvidence, best_evidence
 from bo_surrogates.kernels.random_features import Draw, RandomFeatures
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FitDiagnostics, Surrogate
@@ -52,6 +54,7 @@ LOG_SCALE_BOUNDS = (-7.0, 7.0)
 LOG_VARIANCE_BOUNDS = (math.log(1e-3), math.log(1e3))
 LOG_NOISE_BOUNDS = (math.log(1e-4), math.log(10.0))
 FTOL = 1e-4  # relative change of the evidence at which the search for scales ends
+MANY = 8  # features a point, beyond which their evidence is about that of the kernel K
 CURVE_POINTS = 1000  # of which a learning curve's eigenstructure is made, at most
 
 
@@ -155,12 +158,21 @@ class RandomFeatureSurrogate(FeatureRegression):
         centre, spread = self.map.log_scale_prior(d)
         count = d if config.ard else 1
 
+        limit = self.map.smooth_kernel and config.features >= MANY * len(x)
+
+        def covariance(log_scales: Tensor) -> Tensor:
+            if not limit:
+                return gram(self._features(x, log_scales))
+            K = self.map.kernel(x, x, log_scales.exp())
+            if K is None:
+                raise RunError(f"{type(self.map).__name__} has no kernel in closed form")
+            return K + 1.0
+
         def loss(state: Tensor) -> Tensor:
-            """Of `batch x (count + 2 m)` logarithms of scales, s^2 and v."""
+            """Of `count + 2 m` logarithms of scales, s^2 and v."""
             scales, log_variance, log_noise = state.split([count, m, m], dim=-1)
-            phi = self._features(x, scales.expand(d))
             noise = log_noise.exp().expand_as(Y) if known is None else known
-            K = log_variance.exp().reshape(-1, 1, 1) * gram(phi)
+            K = log_variance.exp().reshape(-1, 1, 1) * covariance(scales.expand(d))
             value = log_density(Y.mT, K, noise.mT).sum()
             priors = ((scales, (centre, spread)), (log_variance, LOG_VARIANCE_PRIOR),
                       (log_noise, LOG_NOISE_PRIOR))  # fmt: skip
@@ -204,25 +216,32 @@ class RandomFeatureSurrogate(FeatureRegression):
 
     def _fit_ridge(self, steps: int, log_variance: Tensor, log_noise: Tensor) -> None:
         """Set `variance` and `noise_variance` on all points, and the diagnostics."""
-        phi = self._features(self.transform_inputs(self._inputs).double(), self.log_scales)
-        Y, known = self._targets.double(), self._known_noise()
-        m, criterion = Y.shape[-1], self.config.ridge
-        path = None if known is not None else RidgePath.of(phi, Y)
-        figures = []
-        for j in range(m):
-            outcome, own = j, path
+        phi = self.features(self._inputs)
+        n, k = phi.shape
+        Y, known, criterion = self._targets.double(), self._known_noise(), self.config.ridge
+        products = phi @ phi.mT if n <= k else None
+        kind = TridiagonalEvidence if criterion == "evidence" else RidgePath
+        shared: Any = None  # what serves all outcomes
+        evidences = []
+        for j in range(Y.shape[-1]):
+            outcome, own = j, shared
             if known is not None:  # divided by the noise's standard deviation
                 root = known[:, j : j + 1].sqrt()
-                own, outcome = RidgePath.of(phi / root, Y[:, j : j + 1] / root), 0
-            if own is None:
-                raise RunError("there is a path for each outcome, or one for all of them")
+                own, outcome = kind.of(phi / root, Y[:, j : j + 1] / root), 0
+            elif own is None:
+                own = shared = (
+                    TridiagonalEvidence.of(phi, Y, products)
+                    if criterion == "evidence"
+                    else RidgePath.of(phi, Y)
+                )
+            evidence = own.evidence(outcome)
             if criterion == "evidence":
-                variance, noise = own.best_evidence(
+                variance, noise = best_evidence(
+                    evidence,
                     LOG_VARIANCE_PRIOR,
                     LOG_NOISE_PRIOR if known is None else 1.0,
                     (log_variance[j].item(), log_noise[j].item()),
                     (LOG_VARIANCE_BOUNDS, LOG_NOISE_BOUNDS),
-                    outcome,
                 )
             else:
                 ridge = own.best_ridge(criterion, outcome)
@@ -231,15 +250,35 @@ class RandomFeatureSurrogate(FeatureRegression):
                 noise = _within(ridge * variance, LOG_NOISE_BOUNDS) if known is None else 1.0
             self.variance[j] = variance
             self.noise_variance[j] = noise if known is None else known[:, j].mean()
-            figures.append(_figures(own, variance, noise, outcome))
+            evidences.append(evidence(variance, noise)[0] / n)
         self.fitted.fill_(True)
-        self._conditioned = None
-        values = {key: sum(f[key] for f in figures) / m for key in figures[0]}
+        self._conditioned = condition(phi, self.variance, Y, self._training_noise(), products)
         self.diagnostics = FitDiagnostics(
             converged=True,
-            values=values
+            values={"log_evidence_per_point": sum(evidences) / len(evidences)}
+            | self._leave_one_out_figures(phi)
             | {"steps": float(steps), "noise_variance": self.noise_variance.mean().item()},
         )
+
+    def _leave_one_out_figures(self, phi: Tensor) -> dict[str, float]:
+        """Errors on the training data; in units of the noise's where its variance is known."""
+        Y, noise = self._targets.double(), self._training_noise()
+        mean, leverage = self.weight_posterior().at_training_points(phi, Y, noise)
+        unit = 1.0 if self._target_variance is None else noise
+        residual, free = (Y - mean) / unit**0.5, (1.0 - leverage).clamp_min(1e-12)
+        training = residual.square().mean(dim=0)
+        left_out = residual / free
+        v = noise / unit
+        figures = {
+            "ridge": (v / self.variance).mean(),
+            "effective_parameters": leverage.sum(dim=0).mean(),
+            "training_error": training.mean(),
+            "leave_one_out_error": left_out.square().mean(),
+            "generalized_cross_validation": (training / free.mean(dim=0).square()).mean(),
+            # Of leave-one-out errors over their predicted variances: 1 if they are calibrated.
+            "calibration": (residual.square() / (free * v)).mean(),
+        }
+        return {name: value.item() for name, value in figures.items()}
 
     def learning_curve(self, sizes: Sequence[int], features: float | None = None) -> Tensor:
         """Expected square errors of new observations after training on other numbers of points.
@@ -281,19 +320,3 @@ class RandomFeatureSurrogate(FeatureRegression):
 
 def _within(value: float, log_bounds: tuple[float, float]) -> float:
     return min(max(value, math.exp(log_bounds[0])), math.exp(log_bounds[1]))
-
-
-def _figures(path: RidgePath, variance: float, noise: float, outcome: int) -> dict[str, float]:
-    """Diagnostics of an outcome; errors are in units of the noise's where its variance is known."""
-    ridge = path.targets.new_tensor([noise / variance])
-    errors = path.leave_one_out(ridge)[0, :, outcome]
-    return {
-        "log_evidence_per_point": path.log_evidence(variance, noise, outcome) / path.n,
-        "ridge": ridge.item(),
-        "effective_parameters": path.effective_parameters(ridge).item(),
-        "training_error": path.training_error(ridge)[0, outcome].item(),
-        "leave_one_out_error": errors.square().mean().item(),
-        "generalized_cross_validation": path.generalized_cross_validation(ridge)[0, outcome].item(),
-        # Of leave-one-out errors over their predicted variances: 1 if they are calibrated.
-        "calibration": path.standardized_leave_one_out(ridge)[0, outcome].item() / variance,
-    }

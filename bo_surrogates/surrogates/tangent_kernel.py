@@ -135,6 +135,11 @@ class NTK(NNGP):
         """Whether the law is that of trained networks."""
         return bool(self.config.law == "trained_network")
 
+    @property
+    def has_fixed_points(self) -> bool:
+        """See `Surrogate.has_fixed_points`."""
+        return not self.is_trained_network and super().has_fixed_points
+
     def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
         """See `ExactGPSurrogate.marginal_likelihood`."""
         if self.is_trained_network:

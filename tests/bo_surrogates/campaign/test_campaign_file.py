@@ -1,7 +1,9 @@
 """The campaign file: what it says is what the campaign is, and each mistake has one message."""
 
 import datetime
+import json
 import math
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -445,3 +447,65 @@ def test_any_text_is_a_parameter_constraint_or_an_input_error(text):
             "objectives": [{"name": "loss", "direction": "minimize"}],
         }
     )
+
+
+# ---- weighted sums, baselines, noise -------------------------------------------------------------
+GOALS = """
+metrics = ["impurity"]
+constraints = ["impurity <= baseline + 5 %", "cost <= 3"]
+baseline = {t = 60}
+noise = {yield = "known"}
+[[parameters]]
+name = "t"
+type = "float"
+low = 20
+high = 80
+[[objectives]]
+name = "profit"
+direction = "maximize"
+weights = {yield = 12.0, cost = -1.0}
+"""
+
+
+def test_a_weighted_sum_a_relative_constraint_and_the_noise_are_read():
+    spec = campaign_from_mapping(tomllib.loads(GOALS))
+    assert spec.objectives == (
+        Objective("profit", "maximize", weights={"yield": 12.0, "cost": -1.0}),
+    )
+    assert spec.constraints == (
+        OutcomeConstraint("impurity", "<=", 5.0, relative=True),
+        OutcomeConstraint("cost", "<=", 3.0),
+    )
+    assert spec.metrics == ("yield", "cost", "impurity")
+    assert spec.baseline == {"t": 60.0}
+    assert spec.noise == {"yield": "known"}
+    assert type(spec).from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize("text", ["impurity>=baseline-12.5%", "impurity >= baseline - 12.5 %"])
+def test_a_relative_constraint_may_be_spaced_as_one_likes(text):
+    data = tomllib.loads(GOALS) | {"constraints": [text]}
+    (constraint,) = campaign_from_mapping(data).constraints
+    assert constraint == OutcomeConstraint("impurity", ">=", -12.5, relative=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"baseline": None}, r"'impurity <= baseline \+ 5 %' needs a baseline"),
+        ({"baseline": {"t": 90}}, r"baseline: parameter 't' must be in \[20"),
+        ({"baseline": {"u": 60}}, "baseline: "),
+        ({"baseline": "first"}, "baseline: expected the index of a trial, or a table"),
+        ({"baseline": -1}, "baseline must be >= 0"),
+        ({"noise": "knwon"}, "noise of 'yield' must be one of .* did you mean 'known'"),
+        ({"noise": {"yeild": "known"}}, "noise: unknown metric 'yeild'; did you mean 'yield'"),
+        ({"noise": 3}, "noise: expected one of"),
+        ({"constraints": ["impurity <= baseline + 5"]}, "cannot read .* 'metric <= baseline"),
+        ({"constraints": ["impurity <= 105 %"]}, "cannot read"),
+        ({"constraints": ["profit <= 3", "impurity <= 1"]}, "unknown metric 'profit'"),
+    ],
+)
+def test_mistakes_in_them_are_named(change, said):
+    data = {k: v for k, v in (tomllib.loads(GOALS) | change).items() if v is not None}
+    with pytest.raises(InputError, match=said):
+        campaign_from_mapping(data)

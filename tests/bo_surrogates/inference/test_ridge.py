@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bo_surrogates.inference.ridge import RidgePath
+from bo_surrogates.inference.ridge import RidgePath, TridiagonalEvidence, best_evidence
 
 RIDGES = torch.tensor([1e-3, 0.1, 5.0], dtype=torch.float64)
 WIDE, TALL = (12, 30), (40, 7)  # n x k: decomposed in function space, in weight space
@@ -70,19 +70,25 @@ def test_standardized_leave_one_out_errors_are_those_of_the_predictive_variances
 
 
 @pytest.mark.parametrize("shape", [WIDE, TALL], ids=str)
+@pytest.mark.parametrize("kind", [RidgePath, TridiagonalEvidence])
 @pytest.mark.parametrize("outcome", [0, 1])
-def test_the_evidence_is_the_density_of_the_outcomes(shape: tuple[int, int], outcome: int) -> None:
+def test_the_evidence_is_the_density_of_the_outcomes(
+    shape: tuple[int, int], kind: type[RidgePath | TridiagonalEvidence], outcome: int
+) -> None:
     phi, y = problem(*shape)
     variance, noise = 1.7, 0.3
     S = variance * phi @ phi.T + noise * torch.eye(len(phi)).double()
     normal = torch.distributions.MultivariateNormal(torch.zeros(len(phi)).double(), S)
-    value = RidgePath.of(phi, y).log_evidence(variance, noise, outcome)
+    value = kind.of(phi, y).evidence(outcome)(variance, noise)[0]
     assert value == pytest.approx(normal.log_prob(y[:, outcome]).item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("shape", [WIDE, TALL], ids=str)
-def test_the_slopes_of_the_evidence_are_its_finite_differences(shape: tuple[int, int]) -> None:
-    evidence = RidgePath.of(*problem(*shape))._evidence(0)
+@pytest.mark.parametrize("kind", [RidgePath, TridiagonalEvidence])
+def test_the_slopes_of_the_evidence_are_its_finite_differences(
+    shape: tuple[int, int], kind: type[RidgePath | TridiagonalEvidence]
+) -> None:
+    evidence = kind.of(*problem(*shape)).evidence(0)
     _, of_variance, of_noise = evidence(1.7, 0.3)
     up, h = evidence, 1e-5
     factor = torch.tensor(h).double().exp().item()
@@ -91,6 +97,18 @@ def test_the_slopes_of_the_evidence_are_its_finite_differences(shape: tuple[int,
     )
     assert of_noise == pytest.approx(
         (up(1.7, 0.3 * factor)[0] - up(1.7, 0.3 / factor)[0]) / (2 * h), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_evidence_of_few_and_of_repeated_observations(n: int, repeated: bool) -> None:
+    phi, y = problem(n, 5)
+    if repeated:
+        phi, y = phi[:1].expand(4, -1), y[:1].expand(4, -1)
+    expected = RidgePath.of(phi, y).evidence(1)(0.8, 1e-4)
+    assert TridiagonalEvidence.of(phi, y).evidence(1)(0.8, 1e-4) == pytest.approx(
+        expected, rel=1e-7, abs=1e-9
     )
 
 
@@ -116,11 +134,11 @@ def test_the_best_evidence_has_the_largest_of_a_fine_grid() -> None:
     phi, y = problem(*TALL)
     path, prior = RidgePath.of(phi, y), ((0.0, 1.0), (-2.0, 1.0))
     bounds = ((-7.0, 7.0), (-9.0, 2.0))
-    variance, noise = path.best_evidence(*prior, (0.0, -2.0), bounds)
+    variance, noise = best_evidence(path.evidence(), *prior, (0.0, -2.0), bounds)
 
     def value(log_variance: float, log_noise: float) -> float:
         shift = (log_noise + 2.0) ** 2
-        evidence = path._evidence(0)(torch.tensor(log_variance).exp().item(),
+        evidence = path.evidence(0)(torch.tensor(log_variance).exp().item(),
                                      torch.tensor(log_noise).exp().item())[0]  # fmt: skip
         return evidence - 0.5 * (log_variance**2 + shift)
 

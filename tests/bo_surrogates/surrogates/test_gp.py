@@ -37,6 +37,7 @@ def test_the_default_is_botorchs_own_model():
         X, Y[:, :1], input_transform=Normalize(2, bounds=BOUNDS), outcome_transform=Standardize(1)
     )
     plain.load_state_dict(ours.state_dict())
+    plain.likelihood.noise = ours.likelihood.noise  # of which ours has the logarithm
     plain.eval()
     mine, theirs = ours.posterior(TEST), plain.posterior(TEST)
     torch.testing.assert_close(mine.mean, theirs.mean, atol=1e-9, rtol=0)
