@@ -1,13 +1,15 @@
 """One iteration of the loop: fit and acquisition, every surrogate against plain BoTorch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.iteration --n 20 100 --rounds 7
+    python -m benchmarks.iteration --n 1000 --rounds 1 --surrogates gp nngp rff
     python -m benchmarks.iteration --n 100 --q 10 --surrogates ensemble \
         --config ensemble '{"members": 10, "depth": 3, "width": 128}' \
         --budget '{"num_restarts": 2, "raw_samples": 16, "maxiter": 10}'
 
 Hartmann-6 with n Sobol points, q candidates, noisy log expected improvement. The peer is
 `SingleTaskGP`, `fit_gpytorch_mll` and `optimize_acqf` with the same budget: the default one, or
-`--budget`. Candidates are found one after the other, each with the whole budget.
+`--budget`. Candidates are found one after the other, each with the whole budget. What is done once
+a process (imports, compilers) is done before, in an iteration at 20 points that is not counted.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from botorch.optim import optimize_acqf
 from botorch.sampling.normal import SobolQMCNormalSampler
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
-from benchmarks.timing import measure, report, summarize
+from benchmarks.timing import Work, measure, report, summarize
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.optimize import maximize
@@ -38,6 +40,7 @@ from problems import PROBLEMS
 
 DEFAULT = AcquisitionConfig()
 PEER = "botorch"
+WARM_UP_POINTS = 20
 
 
 def ours(
@@ -124,11 +127,15 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     configs = {name: json.loads(text) for name, text in arguments.config}
     q, budget = arguments.q, AcquisitionConfig(**json.loads(arguments.budget))
-    for n in arguments.n:
-        cases = {PEER: botorch(n, q, budget)} | {
+
+    def cases(n: int) -> dict[str, Work]:
+        return {PEER: botorch(n, q, budget)} | {
             name: ours(name, n, q, configs.get(name), budget) for name in arguments.surrogates
         }
-        rows = summarize(measure(cases, arguments.rounds), PEER)
+
+    measure(cases(WARM_UP_POINTS), 1, warm_up=0)
+    for n in arguments.n:
+        rows = summarize(measure(cases(n), arguments.rounds, warm_up=0), PEER)
         path = None if arguments.json is None else arguments.json / f"iteration_n{n}_q{q}.json"
         report(f"one iteration on Hartmann-6, n = {n}, q = {q}", rows, PEER, path)
 
