@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from bo_surrogates.campaign.baseline import baseline_values
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.model import CampaignModel
 from bo_surrogates.campaign.slices import Axis
@@ -38,7 +39,11 @@ def legend_below(figure: Figure, columns: int) -> None:
 
 def thresholds(model: CampaignModel, metric: str) -> list[tuple[float, str]]:
     """The bounds that outcome constraints put on a metric, each with its direction."""
-    return [(c.bound, c.op) for c in model.spec.constraints if c.metric == metric]
+    if baseline_values(model.spec, model.trials) is None and any(
+        c.relative for c in model.spec.constraints
+    ):
+        return []  # they have no place before their baseline is measured
+    return [(c.bound, c.op) for c in model.constraints if c.metric == metric]
 
 
 def label_axis(

@@ -18,11 +18,13 @@ from torch import Tensor
 from bo_surrogates.analysis.cross_validation import CrossValidation, cross_validate
 from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.analysis.sensitivity import SobolIndices, sobol_indices
+from bo_surrogates.campaign.baseline import absolute_constraints
 from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.errors import FitWarning, InputError, did_you_mean
 from bo_surrogates.loop import fit
+from bo_surrogates.objective import OutcomeConstraint
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates import Surrogate
 from bo_surrogates.threads import limited_threads
@@ -80,6 +82,15 @@ class CampaignModel:
             for metric, model in self.surrogates.items()
             if not model.diagnostics.converged
         }
+
+    @property
+    def constraints(self) -> tuple[OutcomeConstraint, ...]:
+        """The outcome constraints, relative ones made absolute.
+
+        Raises:
+            RunError: Their baseline has not been measured.
+        """
+        return absolute_constraints(self.spec, self.trials)
 
     def surrogate(self, metric: str) -> Surrogate:
         """The surrogate of a metric.

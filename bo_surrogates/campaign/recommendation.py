@@ -112,9 +112,14 @@ def _merit_of_model_coordinates(model: CampaignModel, Z: Tensor) -> tuple[Tensor
         values = [t.value(metric) for t in model.trials]
         return float(torch.tensor(values, dtype=torch.float64).std()) or 1.0
 
-    value = objective.sign * mean(objective.name) / scale(objective.name)
+    worth = {m: weight * scale(m) for m, weight in objective.terms.items()}
+    size = max(map(abs, worth.values()))  # of what the terms contribute
+    value = objective.sign * sum(
+        (weight * mean(m) / size for m, weight in objective.terms.items()),
+        torch.zeros(len(Z)).to(Z),
+    )
     violation = torch.full_like(value, -torch.inf)
-    for c in spec.constraints:
+    for c in model.constraints:
         sign = 1.0 if c.op == "<=" else -1.0
         excess = sign * (mean(c.metric) - c.bound) / scale(c.metric)
         violation = torch.maximum(violation, excess)
