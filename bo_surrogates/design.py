@@ -14,6 +14,7 @@ from bo_surrogates.polytope import polytope_points
 from bo_surrogates.space import Space, Value
 
 MAX_DRAWS = 200_000  # random points looked at before a constrained space is given up
+MAX_REPEATS = 1000  # points in a row that have been tried: the space, if infinite, holds no others
 FIRST_DRAWS = 1024  # ... by whose share of valid ones the way of sampling is chosen
 RARE = 0.02  # a share below which points are drawn from the constraints' polytope instead
 ENUMERATE_UP_TO = 10_000  # points of a discrete space that are simply all listed
@@ -51,17 +52,24 @@ def sobol_design(
     """
     seen = {tuple(x.tolist()) for x in avoid}
     found: list[Tensor] = []
-    missed = 0
+    missed = repeated = 0  # in a row
     for x in _sequence(space, seed, dict(fixed or {})):
-        if len(found) == n or missed == MAX_DRAWS:
+        if len(found) == n or missed == MAX_DRAWS or repeated == MAX_REPEATS:
             break
-        if x is not None and (key := tuple(x.tolist())) not in seen:
+        if x is None:
+            missed += 1
+        elif (key := tuple(x.tolist())) in seen:
+            repeated += 1
+        else:
             seen.add(key)
             found.append(x)
-            missed = 0
-        else:
-            missed += 1
+            missed = repeated = 0
     if n and not found:
+        if missed == MAX_DRAWS:
+            raise RunError(
+                f"no point that satisfies the parameter constraints was found among {MAX_DRAWS} "
+                "random ones; loosen the constraints, or add points of your own"
+            )
         raise exhausted(space, fixed or {})
     return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
 
@@ -73,9 +81,9 @@ def exhausted(space: Space, fixed: Mapping[str, Value]) -> RunError:
     if count == 0 or next(space.branches(fixed), None) is None:
         return RunError(space.nowhere(fixed))
     if count is None:
-        return RunError(
-            f"no new point{where} that satisfies the parameter constraints was found among "
-            f"{MAX_DRAWS} random ones; loosen the constraints, or add points of your own"
+        return SpaceExhausted(
+            f"no new point{where} is left to try: the last {MAX_REPEATS} random points within "
+            "the parameter constraints have all been tried or are being tried"
         )
     return SpaceExhausted(
         f"no new point is left to try: all {count} points of the space{where} have been tried or "

@@ -166,6 +166,8 @@ def _alternating(
     inequalities, equations = constraints
     constrained = {int(i) for index, _, _ in (*inequalities, *equations) for i in index}
     levels = {i: v for i, v in levels.items() if i in constrained or len(v) <= MAX_DISCRETE_VALUES}
+    if not levels and not categories:
+        return _by_gradients(acquisition, bounds, constraints, config, starts)
     of_floats = [e for e in equations if not {*levels, *categories}.intersection(e[0].tolist())]
     others = [e for e in equations if {*levels, *categories}.intersection(e[0].tolist())]
     inputs = OptimizeAcqfInputs(

@@ -97,7 +97,8 @@ def _candidates(
     """Good untried points, `k x d` problem coordinates, k >= 1."""
     seed = int(torch.randint(2**31, ()))
     found = []
-    Z_avoid = space.to_model(torch.tensor([*tried], dtype=torch.float64)).to(like)
+    X_tried = torch.tensor([*tried], dtype=torch.float64).reshape(-1, space.dim)
+    Z_avoid = space.to_model(X_tried).to(like)
     for branch, starts in _promising(acquisition, space, config, like, fixed, seed):
         for z in climb(acquisition, space, branch, config, starts, Z_avoid):
             x = space.from_model(z.to("cpu", torch.float64))

@@ -5,7 +5,15 @@ import torch
 
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import RunError, SpaceExhausted
-from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
+from bo_surrogates.space import (
+    Choice,
+    Float,
+    Int,
+    LinearConstraint,
+    Ordered,
+    Space,
+    parse_constraints,
+)
 
 MIXED = Space(
     [
@@ -63,3 +71,70 @@ def test_an_exhausted_or_impossible_space_is_reported():
     nowhere = Space([Float("a", 0, 1)], [LinearConstraint.parse("a >= 2")])
     with pytest.raises(RunError, match="no point .* satisfies '-1\\*a <= -2'"):
         sobol_design(nowhere, 1, seed=0)
+
+
+def test_a_space_that_constraints_make_finite_is_exhausted_too():
+    # The float is what the integer leaves: six points, though a float varies.
+    space = Space([Float("a", 0, 1), Int("n", 0, 5)], parse_constraints("a + 0.2*n == 1"))
+    X = sobol_design(space, 10, seed=0)
+    assert sorted(X[:, 1].tolist()) == [0, 1, 2, 3, 4, 5]
+    assert (X[:, 0] + 0.2 * X[:, 1] - 1).abs().max() < 1e-11
+    with pytest.raises(SpaceExhausted, match="no new point is left to try: the last 1000"):
+        sobol_design(space, 1, seed=0, avoid=X)
+
+
+def test_fixed_values_are_kept_by_the_design():
+    values = {"b": 0.01, "d": 10}
+    X = sobol_design(MIXED, 16, seed=0, fixed=values)
+    assert (X[:, 1] == 0.01).all()
+    assert (X[:, 3] == 1).all()
+    assert X[:, 0].std() > 1
+    space = Space([Float("a", 0, 1), Float("b", 0, 1)], [LinearConstraint.parse("a + b <= 1")])
+    X = sobol_design(space, 16, seed=0, fixed={"a": 0.999})  # a thousandth of the box is left
+    assert (X[:, 0] == 0.999).all()
+    assert (X[:, 1] <= 0.001).all()
+    assert len(X) == 16
+
+
+def test_points_of_a_simplex_are_uniform_and_nested():
+    """Against the Dirichlet distribution of ones: mean 1/4, variance 3/80, covariance -1/80."""
+    space = Space([Float(n, 0, 1) for n in "abcd"], parse_constraints("a + b + c + d == 1"))
+    n = 1024
+    X = sobol_design(space, n, seed=0)
+    assert (X.sum(dim=1) - 1).abs().max() < 1e-11
+    assert (X >= 0).all()
+    # Five and a half standard errors of a mean, twice for the variances' own spread.
+    bound = 5.5 / n**0.5
+    assert ((X.mean(0) - 0.25).abs() < bound * (3 / 80) ** 0.5).all()
+    covariance = X.T.cov()
+    expected = torch.full((4, 4), -1 / 80).double().fill_diagonal_(3 / 80)
+    assert ((covariance - expected).abs() < 2 * bound * 3 / 80).all()
+    assert torch.equal(sobol_design(space, 40, seed=0), X[:40])
+
+
+def test_points_of_a_sliver_are_drawn_not_waited_for():
+    # A millionth of the box, across an integer and a choice.
+    space = Space(
+        [Float("a", 0, 1), Float("b", 0, 1), Int("n", 0, 3), Choice("c", ("u", "v"))],
+        [LinearConstraint.parse(t) for t in ("a + b + n <= 2.000001", "a + b + n >= 2")],
+    )
+    X = sobol_design(space, 32, seed=0)
+    for x in X:
+        space.validate(space.decode(x))
+    assert set(X[:, 2].tolist()) == {0, 1, 2}
+    assert set(X[:, 3].tolist()) == {0, 1}
+    assert len(X.unique(dim=0)) >= 31
+
+
+def test_inactive_parameters_do_not_make_points_differ():
+    space = Space(
+        [
+            Choice("solvent", ("water", "ethanol")),
+            Float("grade", 0, 1, when={"solvent": "ethanol"}),
+            Int("n", 1, 2),
+        ]
+    )
+    X = sobol_design(space, 40, seed=0)
+    points = [tuple(space.decode(x).items()) for x in X]
+    assert len(set(points)) == 40
+    assert sum(dict(p)["solvent"] == "water" for p in points) == 2  # n alone varies there
