@@ -1,7 +1,10 @@
-"""A problem's card: what is varied, what is measured, what is known, as text."""
+"""A problem in words: its card, and its row in the list of problems."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from bo_surrogates.errors import RunError
 from bo_surrogates.space import Choice, Fixed, Float, Int, Ordered, Parameter
 from problems.base import Problem
 from problems.registry import ProblemEntry
@@ -40,6 +43,46 @@ def card(entry: ProblemEntry, problem: Problem) -> str:
     if problem.max_hv is not None:
         lines.append(f"largest known hypervolume: {problem.max_hv:.10g}")
     return "\n".join(lines)
+
+
+def row(entry: ProblemEntry) -> dict[str, Any]:
+    """What a list of problems says of one, with default options, as plain data.
+
+    Keys: name, inputs ("4 float, 1 int"), dimension, objectives, constraints (their number), noise
+    ("own" where observations are noisy by themselves, "optional" where `noise_std` adds it, else
+    "none"), cost, optimum (the best known value, or of several objectives the largest known
+    hypervolume; None if unknown), summary, tags, source. Where the problem needs a package that is
+    not installed, what only it knows is None and `needs` says why.
+    """
+    known: dict[str, Any] = dict.fromkeys(
+        ("inputs", "dimension", "objectives", "constraints", "noise", "optimum")
+    )
+    needs = None
+    try:
+        problem = entry.make()
+    except RunError as error:
+        needs = str(error)
+    else:
+        kinds = [p.kind for p in problem.space.parameters]
+        best = problem.max_hv if problem.optimum is None else problem.optimum.value
+        optional = "optional" if "noise_std" in entry.options else "none"
+        known = {
+            "inputs": ", ".join(f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds)),
+            "dimension": problem.dim,
+            "objectives": [f"{o.direction} {o.name}" for o in problem.objectives],
+            "constraints": problem.num_constraints,
+            "noise": "own" if "noisy" in entry.tags else optional,
+            "optimum": best,
+        }
+    return {
+        "name": entry.name,
+        **known,
+        "cost": entry.cost,
+        "summary": entry.summary,
+        "tags": list(entry.tags),
+        "source": entry.source,
+        "needs": needs,
+    }
 
 
 def _parameter(parameter: Parameter) -> str:

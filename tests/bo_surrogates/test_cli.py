@@ -576,3 +576,49 @@ def test_an_error_that_was_not_foreseen_is_said_without_a_traceback(lab, monkeyp
 
     monkeypatch.setattr(Campaign, "open", broken)
     failed_clearly(cli("status", "plan.db"), 1, "internal error", "ZeroDivisionError", "--debug")
+
+
+# ---- show ----------------------------------------------------------------------------------------
+def test_show_problem_prints_the_card_and_draws_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        app, ["show", "problem", "levy", "-o", "dim=3", "-o", "shifted=false"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "dim=3" in result.output
+    assert "optimum: 0 (closed form)" in result.output
+    assert (tmp_path / "levy.png").exists()
+    quiet = CliRunner().invoke(app, ["show", "problem", "branin", "--no-picture"])
+    assert "wrote" not in quiet.output
+    assert not (tmp_path / "branin.png").exists()
+
+
+def test_show_surrogate_prints_its_configuration():
+    result = CliRunner().invoke(app, ["show", "surrogate", "gp"])
+    assert result.exit_code == 0
+    assert "kernel = " in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "problem", "brannin"], "did you mean 'branin'"),
+        (["show", "problem", "levy", "-o", "dim"], "write key=value, e.g. dim=10"),
+        (["show", "problem", "levy", "-o", "dim=0"], "dim must be in [1, 10000]"),
+        (["show", "problem", "levy", "-o", "dim=2", "-o", "dim=3"], "'dim' is given twice"),
+        (["show", "surrogate", "gp", "-o", "kernel=rbf"], "takes a name only"),
+        (["list", "problems", "--tag", "constraind"], "did you mean 'constrained'"),
+        (["list", "surrogates", "--tag", "mixed"], "only problems have tags"),
+    ],
+)
+def test_mistakes_of_list_and_show_are_named(arguments, message):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_list_problems_can_be_narrowed_by_tags():
+    result = CliRunner().invoke(app, ["list", "problems", "--tag", "constrained", "--json"])
+    rows = json.loads(result.stdout)
+    assert {"welded_beam", "gramacy"} <= {r["name"] for r in rows}
+    assert all(r["constraints"] > 0 for r in rows)
