@@ -85,9 +85,9 @@ class BoTorchProblem(Problem):
         return torch.stack(columns, dim=-1)
 
     def _true_metrics(self, X: Tensor) -> Tensor:
-        Z, function = self._inputs(X), self._function
-        values: Tensor = function._evaluate_true(Z)
-        columns = [values if self.num_objectives > 1 else values.unsqueeze(-1)]
+        # Some of BoTorch's functions take one batch dimension only.
+        Z, function = self._inputs(X.reshape(-1, self.dim)), self._function
+        columns = [function._evaluate_true(Z).reshape(len(Z), -1)]
         if self.num_constraints:
             columns.append(function._evaluate_slack_true(Z))  # type: ignore[operator]
-        return torch.cat(columns, dim=-1)
+        return torch.cat(columns, dim=-1).reshape(*X.shape[:-1], -1)

@@ -10,9 +10,11 @@ Wang, Fonseca and Tian 2020, NeurIPS, arXiv 2007.00708. Needs the extra `control
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,6 +64,15 @@ class LinearPolicy(EpisodeReturn):
             noise_std=noise_std,
             negate=negate,
         )
+
+    def _made(self) -> Any:
+        if self._environment is None:
+            with suppress(ImportError):  # named by the base
+                import mujoco
+
+                # Else a file MUJOCO_LOG.TXT appears wherever the user is.
+                mujoco.set_mju_user_warning(logging.getLogger(__name__).debug)
+        return super()._made()
 
     def act(self, weights: Array, state: Array) -> Array:
         """See `EpisodeReturn.act`."""

@@ -22,7 +22,7 @@ def register(registry: Registry[ProblemEntry]) -> None:
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",
             source="Radhakrishnan, Belkin and Uhler 2023, PNAS, arXiv 2204.14126",
-            cost="< 1 s",
+            cost="seconds",
             tags=("documented", "mixed", "noisy"),
         )
     )
