@@ -34,6 +34,7 @@ from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 from ax.core.arm import Arm
+from ax.core.data import Data, DataRow
 from ax.core.generator_run import GeneratorRun
 from ax.core.observation import ObservationFeatures
 from ax.generation_strategy.generation_node import GenerationNode
@@ -59,7 +60,7 @@ from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.campaign.baseline import absolute_constraints, is_pending
 from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.trial import DATA, Trial
+from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
@@ -309,6 +310,7 @@ class AxBridge:
         # Of one length, so that Ax, which sorts them, keeps their order.
         digits = len(str(len(self.metrics) - 1))
         self._y = {metric: f"y{i:0{digits}}" for i, metric in enumerate(self.metrics)}
+        self._points: dict[int, tuple[Values, Tensor]] = {}  # by trial
         self._synced: dict[int, str] = {}  # status last seen of each trial
         self.client = Client()
         with warnings.catch_warnings():
@@ -349,34 +351,50 @@ class AxBridge:
         The order of telling does not matter, so a campaign proposes the same whatever the number
         of workers, and after a resume.
         """
+        experiment = self.client._experiment
+        rows: list[DataRow] = []
         for trial in sorted(trials, key=lambda t: t.index):
             before = self._synced.get(trial.index)
             if before is None:
-                index = self._attach(trial)
-                if index != trial.index:
-                    raise RunError(
-                        f"the journal lacks trials before trial {trial.index} (expected {index}); "
-                        "the database was changed by hand: restore it from a backup"
-                    )
+                self._attach(trial)
                 before = "running"
             if before == "running" and trial.status == "completed":
-                means = {self._y[m]: trial.value(m) for m in self.metrics}
-                self.client.complete_trial(trial.index, means)
+                rows += self._data_rows(trial)
+                experiment.trials[trial.index].mark_completed()
             elif before == "running" and trial.status in ("abandoned", "stopped"):
                 # Not "failed": Ax would propose a failed point again, for ever.
-                self.client.mark_trial_abandoned(trial.index)
+                experiment.trials[trial.index].mark_abandoned()
             self._synced[trial.index] = trial.status
+        if rows:
+            experiment.attach_data(Data(data_rows=rows))
 
-    def _attach(self, trial: Trial) -> int:
-        """Add a trial to the experiment, as `Client.attach_trial` does; return Ax's index of it."""
-        if trial.origin != DATA:
-            return self.client.attach_trial(self._to_ax(trial.parameters))
-        # Data may lie outside the space: Ax's models learn from them (it widens the bounds that
-        # they see), but its client refuses those that violate a parameter constraint.
+    def _attach(self, trial: Trial) -> None:
+        """Add a running trial to the experiment, without its client.
+
+        The client looks at all data at each trial that it completes, so its time per trial grows
+        with their number; and it refuses data outside the space, from which Ax's models learn (it
+        widens the bounds that they see).
+        """
         attached = self.client._experiment.new_trial()
+        if attached.index != trial.index:
+            raise RunError(
+                f"the journal lacks trials before trial {trial.index} (expected {attached.index}); "
+                "the database was changed by hand: restore it from a backup"
+            )
         attached.add_arm(Arm(parameters=self._to_ax(trial.parameters)))
         attached.mark_running(no_runner_required=True)
-        return attached.index
+
+    def _data_rows(self, trial: Trial) -> list[DataRow]:
+        """Its means; what is known of their noise is told when models are fitted."""
+        experiment = self.client._experiment
+        (arm,) = experiment.trials[trial.index].arms
+        return [
+            DataRow(
+                trial.index, arm.name, safe, experiment.metrics[safe].signature,
+                trial.value(metric), math.nan,
+            )
+            for metric, safe in self._y.items()
+        ]  # fmt: skip
 
     # ---- asking ----------------------------------------------------------------------------------
     def ask(
@@ -443,8 +461,16 @@ class AxBridge:
     def _tried(self, trials: Sequence[Trial]) -> Tensor:
         """`n x d` points of the trials in problem coordinates."""
         space = self.spec.space
-        found = [space.encode(t.parameters, outside=True) for t in trials]
+        found = [self._encoded(t) for t in trials]
         return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
+
+    def _encoded(self, trial: Trial) -> Tensor:
+        """A trial's point in problem coordinates; kept, because each proposal needs them all."""
+        point = self._points.get(trial.index)
+        if point is None or point[0] != trial.parameters:
+            encoded = self.spec.space.encode(trial.parameters, outside=True)
+            point = self._points[trial.index] = (trial.parameters, encoded)
+        return point[1]
 
     def _explore(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
@@ -465,12 +491,26 @@ class AxBridge:
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
             warnings.simplefilter("ignore")  # libraries' notes to their developers
             warnings.simplefilter("always", FitWarning)
-            # Not Client.get_next_trials: it would attach the points as Ax has them, while
-            # the journal (hence a rebuilt experiment) has them rounded.
-            ((run,),) = self.client._generation_strategy.gen(
-                self.client._experiment, n=n, num_trials=1
+            # Not Client.get_next_trials: it would attach the points as Ax has them, while the
+            # journal (hence a rebuilt experiment) has them rounded. Nor the strategy's own `gen`,
+            # which looks through all data for what is pending.
+            run = node.gen(
+                experiment=self.client._experiment,
+                n=n,
+                pending_observations=self._pending(trials),
             )
+            if run is None:
+                raise RunError("Ax proposed nothing")
             return self._suggestions(node, run)
+
+    def _pending(self, trials: Sequence[Trial]) -> dict[str, list[ObservationFeatures]]:
+        """By metric, the points whose outcomes are awaited, or which gave none: to be avoided."""
+        points = [
+            ObservationFeatures(parameters=self._to_ax(t.parameters), trial_index=t.index)
+            for t in trials
+            if t.status != "completed"
+        ]
+        return {safe: list(points) for safe in self._y.values()} if points else {}
 
     def _suggestions(self, node: GenerationNode, run: GeneratorRun) -> list[Suggestion]:
         """The points of a batch; the time that it took stands at the first."""
