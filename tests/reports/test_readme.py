@@ -12,7 +12,15 @@ from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.cli import app
 from bo_surrogates.errors import InputError
 from bo_surrogates.surrogates import SURROGATES
-from reports.readme import README, surrogate_table, with_table
+from problems import PROBLEMS
+from reports.readme import (
+    PROBLEMS_README,
+    README,
+    problem_table,
+    surrogate_table,
+    with_problems,
+    with_table,
+)
 
 
 def test_the_table_of_surrogates_is_the_registrys():
@@ -20,6 +28,28 @@ def test_the_table_of_surrogates_is_the_registrys():
     assert with_table(text) == text, "run: python -m reports.readme"
     for name in SURROGATES:
         assert f"| `{name}` |" in surrogate_table()
+
+
+def test_the_table_of_problems_is_the_registrys():
+    pytest.importorskip("ioh")
+    pytest.importorskip("mujoco")
+    text = PROBLEMS_README.read_text()
+    assert with_problems(text) == text, "run: python -m reports.readme"
+    for name in PROBLEMS:
+        assert f"| `{name}` |" in problem_table()
+
+
+def test_the_problem_that_the_readme_writes_is_one():
+    (example,) = [
+        b
+        for b in re.findall(r"```python\n(.*?)```", PROBLEMS_README.read_text(), re.DOTALL)
+        if "class Bowl" in b
+    ]
+    names = {}
+    exec(compile(example, "README", "exec"), names)
+    problem = names["Bowl"](noise_std=0.1)
+    assert problem(problem.optimizers, noise=False).tolist() == [0.0]
+    assert problem.evaluate({"x": 1.0, "y": 1.0}, seed=0) != {"f": 3.0}
 
 
 def test_a_readme_without_markers_is_refused():
