@@ -341,7 +341,7 @@ class Campaign:
                 that does not exist or is finished.
         """
         self._require_writer()
-        measurements = self._check_result(index, result)
+        measurements = self.check_result(index, result)
         self._finish(index, measurements=measurements, seconds=seconds)
         return self.journal.trials(self._id, index)[0]
 
@@ -452,7 +452,8 @@ class Campaign:
             status=status,
         )
 
-    def _check_result(self, index: int, result: Result) -> dict[str, Measurement]:
+    def check_result(self, index: int, result: Result) -> dict[str, Measurement]:
+        """A result as measurements of all metrics; raises as `tell`."""
         if not isinstance(result, Mapping):
             raise InputError(
                 f"trial {index}: a result maps metrics to values, such as "
@@ -513,7 +514,7 @@ class Campaign:
             InputError: As `tell`; or it has that repeat already.
         """
         self._require_writer()
-        self.journal.add_replicate(self._id, index, repeat, self._check_result(index, result))
+        self.journal.add_replicate(self._id, index, repeat, self.check_result(index, result))
 
     def replicates(self, index: int) -> dict[int, dict[str, Measurement]]:
         """The repeated measurements of a trial so far: by repeat and metric."""

@@ -5,10 +5,15 @@ A file a group of commands; importing it registers them, in the order of `--help
 is imported by the command that needs it, so that `--help` answers at once.
 """
 
-from bo_surrogates.cli import entries, running, looking, explaining, asking, tables  # isort: skip
+# isort: off
+from bo_surrogates.cli import entries, running, looking, explaining, asking, tables, serving
+
+# isort: on
 from bo_surrogates.cli.app import app
 
-__all__ = ["app", "asking", "entries", "explaining", "looking", "main", "running", "tables"]
+__all__ = [
+    "app", "asking", "entries", "explaining", "looking", "main", "running", "serving", "tables",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from bo_surrogates.cli.tables import (
     tell_form,
     write_form,
 )
-from bo_surrogates.cli.targets import open_campaign, start_campaign, started
+from bo_surrogates.cli.targets import open_campaign, open_or_start
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 
 
@@ -72,11 +72,10 @@ def ask(
         raise InputError("--waiting asks for nothing and --refill for points; give one of them")
     if csv is not None:
         check_form(csv, force=force)
-    fresh = Path(target).suffix.lower() == ".toml" and not started(target, database)
     with (
-        start_campaign(Path(target), database)
-        if fresh and name is None and not waiting
-        else open_campaign(target, database, name, read_only=waiting, steal=steal and not waiting)
+        open_campaign(target, database, name, read_only=True)
+        if waiting
+        else open_or_start(target, database, name, steal=steal)
     ) as campaign:
         trials = [t for t in campaign.trials if t.status == "running" and (waiting or refill)]
         wanted = 0 if waiting else max(n - len(trials), 0)

@@ -285,7 +285,7 @@ class QuietDisplay(Display):
     def __call__(self, event: Event) -> None:
         """Print a finished trial."""
         if self.verbose and event.trial is not None and event.kind in FINISHED:
-            self.stream.write(_line(event.trial, self.campaign.metrics) + "\n")
+            self.stream.write(trial_line(event.trial, self.campaign.metrics) + "\n")
             self.stream.flush()
 
     def summarize(self, ending: Ending) -> None:
@@ -350,7 +350,7 @@ class LiveDisplay(Display):
         """What is on the screen now."""
         metrics = self.campaign.metrics
         lines = [
-            Text(_line(t, metrics), STYLES[t.status], overflow="ellipsis", no_wrap=True)
+            Text(trial_line(t, metrics), STYLES[t.status], overflow="ellipsis", no_wrap=True)
             for t in self.recent
         ]
         times = ", ".join(f"{kind} {value:.1f} s" for kind, value in self.seconds.items())
@@ -363,7 +363,7 @@ class LiveDisplay(Display):
         _print_summary(self.campaign, self.console, ending)
 
 
-def _line(trial: Trial, metrics: Sequence[str]) -> str:
+def trial_line(trial: Trial, metrics: Sequence[str]) -> str:
     """A finished trial on one line."""
     if trial.status == "abandoned":
         result = "no result: " + " ".join((trial.reason or "").split())

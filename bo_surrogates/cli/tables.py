@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bo_surrogates.cli.app import Database, Json, Name, Target, app, note
-from bo_surrogates.cli.targets import locate, open_campaign, start_campaign
+from bo_surrogates.cli.app import Database, Json, Name, Steal, Target, app, note
+from bo_surrogates.cli.targets import exists, locate, open_campaign, open_or_start
 from bo_surrogates.errors import InputError
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def import_(
             "database (under the --name given), instead of data for one of them.",
         ),
     ] = False,
+    steal: Steal = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Record measurements made before the campaign or elsewhere, or restore an exported campaign.
@@ -206,18 +207,13 @@ def import_(
         content = read_json(read_bytes(data), str(data))
         content = content if is_archive(content) else None
     path, name_in_file = locate(target, database, name)
-    fresh = "://" not in path and not Path(path).exists()
     is_file = Path(target).suffix.lower() == ".toml"
     if as_campaign and content is None:
         raise InputError(f"{data} is not an exported campaign; leave out --as-campaign")
-    if content is not None and (as_campaign or (fresh and not is_file)):
+    if content is not None and (as_campaign or (not is_file and not exists(path))):
         _restore(content, data, path, name_in_file if is_file else name, as_json=as_json)
         return
-    with (
-        start_campaign(Path(target), database)
-        if fresh and is_file
-        else open_campaign(target, database, name, read_only=False)
-    ) as campaign:
+    with open_or_start(target, database, name, steal=steal) as campaign:
         table = _read(campaign, data, decimal) if content is None else _table_of(content, data)
         _add(campaign, table, outside, as_json=as_json)
 

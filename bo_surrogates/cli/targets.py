@@ -83,6 +83,20 @@ def open_campaign(
     return Campaign.open(path, name, read_only=read_only, steal=steal)
 
 
+def open_or_start(
+    target: str, database: str | None, name: str | None, *, steal: bool = False
+) -> Campaign:
+    """The stored campaign that the user means; of a file (.toml), started if it was not yet.
+
+    Raises:
+        InputError: See `open_campaign` and `start_campaign`.
+        RunError: See `open_campaign`.
+    """
+    if name is None and Path(target).suffix.lower() == ".toml" and not started(target, database):
+        return start_campaign(Path(target), database)
+    return open_campaign(target, database, name, read_only=False, steal=steal)
+
+
 def started(target: str, database: str | None) -> bool:
     """Whether the campaign of a file (.toml) has been started.
 
@@ -101,6 +115,17 @@ def started(target: str, database: str | None) -> bool:
         return name in journal.campaigns()
     finally:
         journal.close()
+
+
+def exists(path: str) -> bool:
+    """Whether there is a database; raises as `started`."""
+    from bo_surrogates.campaign.storage import Journal, NoDatabaseError
+
+    try:
+        Journal(path, read_only=True).close()
+    except NoDatabaseError:
+        return False
+    return True
 
 
 def start_campaign(path: Path, database: str | None) -> Campaign:

@@ -9,6 +9,7 @@ what was acknowledged is there, and what was not is not.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,7 @@ class Journal:
         self.label = self.database.label
         self.read_only = read_only
         self._claims: dict[int, tuple[WriterLock, Holder]] = {}
+        self._mutex = threading.RLock()  # a server's threads share what is known of the trials
         self._known: dict[int, dict[int, Trial]] = {}  # trials of campaigns that are ours to write
         with self.database.errors("open"):
             self.version = self._prepare(create and not read_only)
@@ -122,21 +124,22 @@ class Journal:
             campaign: Which.
             changed: Numbers of the trials that it adds or changes.
         """
-        claim = self._claim(campaign)
-        try:
-            with self.write() as connection:
-                self._check_claim(connection, campaign, claim)
-                yield connection
-                after = (
-                    rows.read_trials(connection, campaign, changed, version=self.version)
-                    if campaign in self._known
-                    else []
-                )
-        except BaseException:
-            self._known.pop(campaign, None)  # whether it was committed may be unknown
-            raise
-        if campaign in self._known:
-            self._known[campaign] |= {t.index: t for t in after}
+        with self._mutex:
+            claim = self._claim(campaign)
+            try:
+                with self.write() as connection:
+                    self._check_claim(connection, campaign, claim)
+                    yield connection
+                    after = (
+                        rows.read_trials(connection, campaign, changed, version=self.version)
+                        if campaign in self._known
+                        else []
+                    )
+            except BaseException:
+                self._known.pop(campaign, None)  # whether it was committed may be unknown
+                raise
+            if campaign in self._known:
+                self._known[campaign] |= {t.index: t for t in after}
 
     # ---- campaigns ---------------------------------------------------------------------------
     def campaigns(self) -> list[str]:
@@ -356,17 +359,38 @@ class Journal:
         The writer of a campaign knows them and reads them only once.
         """
         if self._claim(campaign) is not None:
-            if campaign not in self._known:
-                self._known[campaign] = {t.index: t for t in self._read_trials(campaign, None)}
-            known = self._known[campaign]
-            return (
-                list(known.values()) if index is None else [known[i] for i in [index] if i in known]
-            )
+            with self._mutex:
+                if campaign not in self._known:
+                    self._known[campaign] = {t.index: t for t in self._read_trials(campaign, None)}
+                known = self._known[campaign]
+                if index is not None:
+                    return [known[index]] if index in known else []
+                return list(known.values())
         return self._read_trials(campaign, None if index is None else [index])
 
     def _read_trials(self, campaign: int, indices: Sequence[int] | None) -> list[Trial]:
         with self.read() as connection:
             return rows.read_trials(connection, campaign, indices, version=self.version)
+
+    # ---- who evaluates a trial ---------------------------------------------------------------
+    def assign(self, campaign: int, indices: Sequence[int], request: str, worker: str) -> None:
+        """Commit which request running trials were given to, and whose it was.
+
+        Raises:
+            InputError: There is no such trial, or one is finished.
+        """
+        with self._change(campaign) as connection:
+            rows.assign(connection, campaign, indices, request, worker)
+
+    def assignments(self, campaign: int) -> dict[int, str]:
+        """By running trial, the request that it was given to; the others wait for one."""
+        with self.read() as connection:
+            return rows.read_assignments(connection, campaign)
+
+    def release(self, campaign: int, indices: Sequence[int]) -> None:
+        """Commit that trials wait for another request."""
+        with self._change(campaign) as connection:
+            rows.release(connection, campaign, indices)
 
     # ---- what belongs to a trial -------------------------------------------------------------
     def add_progress(

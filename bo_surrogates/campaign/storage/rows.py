@@ -13,7 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, delete, select
 
-from bo_surrogates.campaign.storage.schema import measurement, progress, replicate, trial
+from bo_surrogates.campaign.storage.schema import (
+    assignment,
+    measurement,
+    progress,
+    replicate,
+    trial,
+)
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError
 from bo_surrogates.space import Values
@@ -62,6 +68,47 @@ def add_trials(connection: Connection, campaign: int, trials: Sequence[Trial]) -
     )
     for t in trials:
         _insert(connection, measurement, campaign, t.index, t.measurements)
+
+
+# ---- who evaluates a trial -----------------------------------------------------------------------
+def assign(
+    connection: Connection, campaign: int, indices: Sequence[int], request: str, worker: str
+) -> None:
+    """Record which request running trials were given to."""
+    for index in indices:
+        require_running(connection, campaign, index)
+    connection.execute(
+        assignment.insert(),
+        [
+            {"campaign_id": campaign, "number": index, "request": storable(request),
+             "worker": storable(worker), "created": now()}
+            for index in indices
+        ],
+    )  # fmt: skip
+
+
+def read_assignments(connection: Connection, campaign: int) -> dict[int, str]:
+    """The request that each running trial was given to, if it was."""
+    found = connection.execute(
+        select(assignment.c.number, assignment.c.request)
+        .join(
+            trial,
+            (trial.c.campaign_id == assignment.c.campaign_id)
+            & (trial.c.number == assignment.c.number),
+        )
+        .where(assignment.c.campaign_id == campaign, trial.c.status == "running")
+        .order_by(assignment.c.number)
+    )
+    return {row.number: row.request for row in found}
+
+
+def release(connection: Connection, campaign: int, indices: Sequence[int]) -> None:
+    """Take trials back from whom they were given to."""
+    connection.execute(
+        delete(assignment).where(
+            assignment.c.campaign_id == campaign, assignment.c.number.in_(indices)
+        )
+    )
 
 
 def _text(time: datetime | None) -> str:

@@ -80,11 +80,22 @@ replicate = Table(  # since version 2: the single measurements behind a trial's 
     ForeignKeyConstraint(["campaign_id", "number"], ["trial.campaign_id", "trial.number"]),
 )
 
+assignment = Table(  # since version 2: which request a server gave a trial to
+    "assignment",
+    metadata,
+    Column("campaign_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("request", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("created", Text, nullable=False),
+    ForeignKeyConstraint(["campaign_id", "number"], ["trial.campaign_id", "trial.number"]),
+)
+
 
 def _from_1(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE trial ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1")
     connection.exec_driver_sql("ALTER TABLE trial ADD COLUMN log TEXT")
-    metadata.create_all(connection, tables=[progress, replicate])
+    metadata.create_all(connection, tables=[progress, replicate, assignment])
 
 
 _STEPS: dict[int, Callable[[Connection], None]] = {1: _from_1}  # to the next version
