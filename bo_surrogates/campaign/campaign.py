@@ -155,9 +155,9 @@ class Campaign:
             InputError: The archive is damaged or was made by a newer version, or there is a
                 campaign of that name already. Nothing is recorded then.
         """
-        read_archive(archive, source)  # before a database is made for it
+        archived = read_archive(archive, source)  # before a database is made for it
         journal = Journal(database, create=True)
-        name = restore(journal, archive, source, name)
+        name = restore(journal, archived, name)
         number, name, data = journal.find_campaign(name)
         return cls(journal, number, name, CampaignSpec.from_dict(data), read_only=False)
 

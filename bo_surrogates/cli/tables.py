@@ -236,7 +236,8 @@ def _table_of(content: Any, data: Path) -> Table:
     from bo_surrogates.campaign.tables import table_of
     from bo_surrogates.campaign.trial_table import trials_frame
 
-    return table_of(trials_frame(*read_archive(content, str(data))), str(data))
+    archived = read_archive(content, str(data))
+    return table_of(trials_frame(archived.spec, archived.trials), str(data))
 
 
 def _add(campaign: Campaign, table: Table, outside: OutsidePoints, *, as_json: bool) -> None:

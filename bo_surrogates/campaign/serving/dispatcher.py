@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bo_surrogates.campaign.trial import Trial
-from bo_surrogates.errors import BoSurrogatesError, InputError, RunError
+from bo_surrogates.errors import BoSurrogatesError, InputError, RunError, SpaceExhausted
 
 if TYPE_CHECKING:
     from bo_surrogates.campaign.campaign import Campaign
@@ -153,10 +153,8 @@ class Dispatcher:
         try:
             asked = {t.index for t in self.campaign.ask(wanted)}
             return [t for t in self.campaign.trials if t.index in asked]  # as recorded
-        except RunError:
-            if pool:  # nothing is left to propose, but there are trials to hand out
-                return []
-            raise
+        except SpaceExhausted:
+            return []  # every point is measured, or being measured: an end, too
 
     def _assigned(self) -> dict[int, str]:
         """The request that each running trial was given to; overdue ones are taken back."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, get_args
 
 from sqlalchemy import Table, select
 
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.storage import schema
 from bo_surrogates.campaign.storage.journal import Journal
-from bo_surrogates.campaign.trial import Trial
+from bo_surrogates.campaign.trial import Status, Trial
 from bo_surrogates.errors import InputError
 
 FORMAT, VERSION = "bo-surrogates campaign", 1
@@ -57,7 +58,26 @@ def archive(journal: Journal, campaign: int) -> dict[str, Any]:
     }
 
 
-def read_archive(data: Mapping[str, Any], source: str) -> tuple[CampaignSpec, list[Trial]]:
+@dataclass(frozen=True)
+class Archive:
+    """What an archive holds.
+
+    Attributes:
+        spec: The campaign.
+        trials: By index.
+        details: Rows of the detail tables.
+        logs: What trials printed, by index.
+        created: When the campaign was started, ISO 8601.
+    """
+
+    spec: CampaignSpec
+    trials: tuple[Trial, ...]
+    details: tuple[tuple[Table, dict[str, Any]], ...]
+    logs: Mapping[int, str]
+    created: str | None
+
+
+def read_archive(data: Mapping[str, Any], source: str) -> Archive:
     """The campaign in an archive.
 
     Raises:
@@ -71,25 +91,33 @@ def read_archive(data: Mapping[str, Any], source: str) -> tuple[CampaignSpec, li
         )
     try:
         spec = CampaignSpec.from_dict(data["spec"])
-        records = data["trials"]
+        records, created = data["trials"], data.get("created")
         if not isinstance(records, list):
             raise InputError(f"trials must be a list, got {records!r}")
-    except (AttributeError, KeyError, TypeError, InputError) as error:
+        if created is not None:
+            datetime.fromisoformat(created)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{source}: a damaged export: {error}") from None
-    trials = []
+    trials: list[Trial] = []
+    details: list[tuple[Table, dict[str, Any]]] = []
+    logs = {}
     for index, record in enumerate(records):
         try:
             trials.append(_trial(spec, record, index))
-        except InputError as error:
+            for key, table in DETAILS.items():
+                details += [(table, _detail(table, index, row)) for row in record.get(key, ())]
+            if "log" in record:
+                logs[index] = str(record["log"])
+        except (InputError, TypeError) as error:
             raise InputError(f"{source}: a damaged export: trial {index}: {error}") from None
-    return spec, trials
+    return Archive(spec, tuple(trials), tuple(details), logs, created)
 
 
 def _trial(spec: CampaignSpec, record: Any, index: int) -> Trial:
     trial = Trial.from_dict(record)
     if trial.index != index or isinstance(trial.index, bool):
         raise InputError(f"its number is {trial.index!r}")
-    if trial.status not in ("running", "completed", "abandoned"):
+    if trial.status not in get_args(Status):
         raise InputError(f"unknown status {trial.status!r}")
     unknown = [n for n in trial.parameters if n not in spec.space.names]
     if unknown:
@@ -97,7 +125,8 @@ def _trial(spec: CampaignSpec, record: Any, index: int) -> Trial:
     for value in trial.parameters.values():
         if not isinstance(value, bool | int | float | str):
             raise InputError(f"a parameter's value is {value!r}")
-    if (trial.status == "completed") != bool(trial.measurements):
+    measured = {"completed": (True,), "stopped": (True, False)}.get(trial.status, (False,))
+    if bool(trial.measurements) not in measured:
         raise InputError(f"{trial.status} with {len(trial.measurements)} measurements")
     texts: list[Any] = [trial.origin, *([] if trial.reason is None else [trial.reason])]
     if not all(isinstance(t, str) for t in texts):
@@ -108,33 +137,25 @@ def _trial(spec: CampaignSpec, record: Any, index: int) -> Trial:
     return trial
 
 
-def restore(journal: Journal, data: Mapping[str, Any], source: str, name: str | None) -> str:
+def restore(journal: Journal, archived: Archive, name: str | None) -> str:
     """Make the campaign of an archive anew; all of it or nothing.
 
     Args:
         journal: Where.
-        data: The archive.
-        source: How messages call it.
+        archived: The campaign.
         name: The campaign's new name; None: as it was.
 
     Returns:
         The campaign's name.
 
     Raises:
-        InputError: The archive is damaged or too new, or a campaign of that name is there.
+        InputError: A campaign of that name is there.
     """
-    spec, trials = read_archive(data, source)
-    spec = replace(spec, name=name or spec.name)
-    details: list[tuple[Table, dict[str, Any]]] = []
-    logs: dict[int, str] = {}
-    for trial, record in zip(trials, data["trials"], strict=True):
-        if isinstance(record.get("log"), str):
-            logs[trial.index] = record["log"]
-        for key, table in DETAILS.items():
-            details += [(table, _detail(table, trial, row, source)) for row in record.get(key, ())]
+    spec = replace(archived.spec, name=name or archived.spec.name)
     journal.create_campaign(
-        spec.name, spec.to_dict(), trials, details=details, logs=logs, created=data.get("created")
-    )
+        spec.name, spec.to_dict(), archived.trials,
+        details=archived.details, logs=archived.logs, created=archived.created,
+    )  # fmt: skip
     return spec.name
 
 
@@ -142,7 +163,7 @@ def _columns(table: Table) -> list[str]:
     return [c.name for c in table.columns if c.name not in _OF_THE_DATABASE]
 
 
-def _detail(table: Table, trial: Trial, row: Any, source: str) -> dict[str, Any]:
+def _detail(table: Table, index: int, row: Any) -> dict[str, Any]:
     """A row of one of the detail tables, its columns checked by name and type."""
     values = {}
     for column in table.columns:
@@ -153,8 +174,6 @@ def _detail(table: Table, trial: Trial, row: Any, source: str) -> dict[str, Any]
         if isinstance(value, bool) or not (
             isinstance(value, kinds) or (value is None and column.nullable)
         ):
-            raise InputError(
-                f"{source}: a damaged export: trial {trial.index}: {table.name} holds {row!r}"
-            )
+            raise InputError(f"{table.name} holds {row!r}")
         values[column.name] = value
-    return {"number": trial.index, **values}
+    return {"number": index, **values}
