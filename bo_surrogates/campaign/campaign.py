@@ -303,7 +303,7 @@ class Campaign:
         except BaseException:
             self._bridge = None  # it holds trials that the journal does not
             raise
-        return asked
+        return self.trials[first:]  # as recorded
 
     @property
     def is_exhausted(self) -> bool:
@@ -326,7 +326,7 @@ class Campaign:
         self._require_writer()
         trial = Trial(len(self.trials), self.spec.space.validate(parameters), "running", "manual")
         self.journal.add_trials(self._id, [trial])
-        return trial
+        return self.trials[trial.index]
 
     def tell(self, index: int, result: Result, *, seconds: float | None = None) -> Trial:
         """Commit the result of a running trial. When this returns, it is on disk.

@@ -425,10 +425,16 @@ def csv_text(frame: pd.DataFrame, *, decimal: Decimal = "point") -> str:
     """A DataFrame as CSV, numbers to the last digit; with a decimal comma, columns are separated by
     semicolons, which is what spreadsheets with decimal commas open."""
     comma = decimal == "comma"
-    text: str = frame.to_csv(
-        index=False, sep=";" if comma else ",", decimal="," if comma else ".", lineterminator="\n"
-    )
+    if comma:  # pandas' own option leaves columns of mixed types as they are
+        frame = frame.map(_with_comma)
+    text: str = frame.to_csv(index=False, sep=";" if comma else ",", lineterminator="\n")
     return text
+
+
+def _with_comma(cell: object) -> object:
+    if isinstance(cell, float) and math.isfinite(cell):
+        return repr(float(cell)).replace(".", ",")
+    return cell
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, decimal: Decimal = "point") -> None:

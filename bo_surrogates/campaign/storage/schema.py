@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 schema = Table("bo_surrogates_schema", metadata, Column("version", Integer, primary_key=True))
@@ -80,7 +80,7 @@ replicate = Table(  # since version 2: the single measurements behind a trial's 
     ForeignKeyConstraint(["campaign_id", "number"], ["trial.campaign_id", "trial.number"]),
 )
 
-assignment = Table(  # since version 2: which request a server gave a trial to
+assignment = Table(  # since version 3: which request a server gave a trial to
     "assignment",
     metadata,
     Column("campaign_id", Integer, primary_key=True),
@@ -95,10 +95,14 @@ assignment = Table(  # since version 2: which request a server gave a trial to
 def _from_1(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE trial ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1")
     connection.exec_driver_sql("ALTER TABLE trial ADD COLUMN log TEXT")
-    metadata.create_all(connection, tables=[progress, replicate, assignment])
+    metadata.create_all(connection, tables=[progress, replicate])
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _from_1}  # to the next version
+def _from_2(connection: Connection) -> None:
+    metadata.create_all(connection, tables=[assignment])
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _from_1, 2: _from_2}  # to the next version
 
 
 def create(connection: Connection) -> None:

@@ -30,8 +30,8 @@ SPEC = CampaignSpec(
     name="shared",
     space=Space([Float("x", 0, 1), Float("y", 0, 1)]),
     objectives=(Objective("loss"),),
-    budget=120,
-    initial=120,
+    budget=60,
+    initial=60,
 )
 
 
@@ -217,7 +217,7 @@ def test_a_server_killed_again_and_again_loses_nothing_and_its_workers_go_on(tmp
         with ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(work, i) for i in range(8)]
             for part, half in enumerate(halves):
-                for _ in range(30 * (part + 1)):
+                for _ in range(15 * (part + 1)):
                     assert half.acquire(timeout=PATIENCE)
                 process.kill()  # SIGKILL, with requests under way
                 process.wait()

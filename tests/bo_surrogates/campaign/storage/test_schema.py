@@ -87,6 +87,21 @@ def test_the_first_writer_upgrades_it_and_loses_nothing(old, tmp_path):
     assert [t.attempt for t in Journal(old).trials(1)] == [1, 1, 2]
 
 
+def test_a_database_of_version_2_gains_what_a_server_needs(old, tmp_path):
+    Journal(old)
+    with sqlite3.connect(old) as connection:  # what version 2 lacked
+        connection.executescript(
+            "DROP TABLE assignment; UPDATE bo_surrogates_schema SET version = 2"
+        )
+    check(Journal(old, read_only=True).trials(1))
+    journal = Journal(old)
+    check(journal.trials(1))
+    journal.assign(1, [1], "request", "worker")
+    assert journal.assignments(1) == {1: "request"}
+    Journal(tmp_path / "fresh.db", create=True)
+    assert columns(old) == columns(tmp_path / "fresh.db")
+
+
 def test_an_upgrade_that_fails_midway_leaves_the_old_database(old, monkeypatch):
     before = dump(old)
 
