@@ -27,6 +27,8 @@ from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.goals import standardized_goals
 from bo_surrogates.acquisition.integrated_variance import integration_points
 from bo_surrogates.acquisition.optimize import maximize
+from bo_surrogates.acquisition.trust_region import merits, narrowed, replay
+from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.config import Config
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import InputError, SpaceExhausted
@@ -119,6 +121,7 @@ def propose(
     q: int = 1,
     X_pending: Tensor | None = None,
     fixed: Mapping[str, object] | None = None,
+    design: int | None = None,
     seed: int = 0,
 ) -> Proposal:
     """Fit a surrogate and propose the next batch.
@@ -138,6 +141,8 @@ def propose(
         q: Points in the batch, >= 1.
         X_pending: `p x d` points whose outcomes are awaited.
         fixed: Values at which parameters are held for this batch.
+        design: Points of a trust region's first design, each time that it starts: so many of the
+            measurements are not judged as its successes and failures; 2 (d + 1) if None.
         seed: Decides everything random.
 
     Returns:
@@ -171,6 +176,15 @@ def propose(
     Z = space.to_model(train_X)
     X_pending = None if X_pending is None else space.impute(X_pending)
     Z_pending = None if X_pending is None else space.to_model(X_pending)
+    avoid = train_X if X_pending is None else torch.cat([train_X, X_pending])
+    region, within = None, space
+    if acquisition.uses_trust_region(len(objectives), space.dim):
+        design = 2 * (space.dim + 1) if design is None else design
+        region = replay(merits(objectives[0], constraints, train_Y), space.dim, q, design)
+        if region.restarts and region.count < design:
+            anew = sobol_design(space, q, derive_seed(seed, "restart"), avoid, held)
+            nothing = torch.full((q,), torch.nan)
+            return Proposal(anew.to(train_X), nothing, model, {"fit": fitted - start})
     goals = standardized_goals(objectives, constraints, train_Y)
     with fixed_seed(derive_seed(seed, "optimize")):
         function = make_acquisition(
@@ -184,8 +198,10 @@ def propose(
             X_pending=Z_pending,
             X_integration=integration_points(space, acquisition, seed),
         )
-        avoid = train_X if X_pending is None else torch.cat([train_X, X_pending])
-        X, value = maximize(function, space, q, acquisition, avoid, held)
+        if region is not None and region.centre is not None:
+            scales = lengthscales(next(iter(getattr(model, "models", [model]))))
+            within = narrowed(space, train_X[region.centre], region.length, scales, held)
+        X, value = maximize(function, within, q, acquisition, avoid, held)
     seconds = {"fit": fitted - start, "acquisition": time.perf_counter() - fitted}
     return Proposal(X, value, model, seconds)
 
@@ -352,7 +368,8 @@ def run(
                 proposal = propose(
                     space, so_far.X, so_far.Y, objectives=objectives,
                     constraints=described.constraints, surrogate=surrogate, config=config,
-                    acquisition=acquisition, q=q, seed=derive_seed(seed, number),
+                    acquisition=acquisition, q=q, design=len(done[0].X),
+                    seed=derive_seed(seed, number),
                 )  # fmt: skip
             except SpaceExhausted:
                 break  # every point has been measured: there is nothing left to do

@@ -10,6 +10,7 @@ from bo_surrogates.errors import InputError
 
 SINGLE = ("qlognei", "qlogei", "qucb", "thompson", "integrated_variance")  # for one objective
 SEVERAL = ("qlognehvi", "qlognparego", "thompson", "integrated_variance")
+TRUST_REGION_ABOVE = 20  # parameters, with "auto"
 HYPERVOLUME_UP_TO = 4  # objectives; the boxes that a hypervolume is made of grow exponentially
 
 
@@ -30,6 +31,8 @@ class AcquisitionConfig(Config):
         mc_samples: Fixed base samples; in "integrated_variance", points to integrate over.
         num_restarts: Starting points of the gradient-based optimizer.
         raw_samples: Points from which the starting points are chosen.
+        trust_region: Whether to search in a box around the best point (`trust_region.py`), with one
+            objective; "auto": with more than 20 parameters. Off by default.
         maxiter: Iterations of each L-BFGS-B run.
     """
 
@@ -42,6 +45,7 @@ class AcquisitionConfig(Config):
     mc_samples: int = integer(128, 8, 4096, log=True)
     num_restarts: int = integer(4, 1, 128, log=True)
     raw_samples: int = integer(128, 1, 8192, log=True)
+    trust_region: bool | str = choice(False, (False, True, "auto"))
     maxiter: int = integer(200, 1, 5000, log=True)
 
     def resolve(self, num_objectives: int, num_constraints: int = 0) -> str:
@@ -66,4 +70,15 @@ class AcquisitionConfig(Config):
                 "weighting it by the probability of feasibility would favour the infeasible where "
                 "it is negative); use 'qlognei', 'qlogei' or 'thompson'"
             )
+        if self.trust_region is True and (num_objectives > 1 or name == "integrated_variance"):
+            raise InputError(
+                "trust_region = true needs one objective to have a best point, and an acquisition "
+                "function that looks for it; leave it out"
+            )
         return name
+
+    def uses_trust_region(self, num_objectives: int, dim: int) -> bool:
+        """Whether to search in a trust region, for a number of objectives and parameters."""
+        if num_objectives > 1 or self.name == "integrated_variance":
+            return False
+        return dim > TRUST_REGION_ABOVE if self.trust_region == "auto" else bool(self.trust_region)

@@ -251,7 +251,7 @@ def _noisy_improvement(
     """Noisy expected improvement of one objective."""
     sampler = make_sampler(model, X_baseline, config.mc_samples, seed)
     if isinstance(objective, LinearMCObjective) and not constraints:
-        X_baseline = possibly_best(model, X_baseline, objective.weights)  # type: ignore[arg-type]
+        X_baseline = possibly_best(model, X_baseline, torch.as_tensor(objective.weights))
     # Which points may be the best is seen from all functions, not only from those sampled.
     X_baseline = prune_inferior_points(
         model, X_baseline, objective=objective, constraints=constraints

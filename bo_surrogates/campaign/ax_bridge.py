@@ -57,6 +57,8 @@ from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.goals import Goals, outcome_scales, standardized_goals
 from bo_surrogates.acquisition.integrated_variance import integration_points
 from bo_surrogates.acquisition.optimize import maximize
+from bo_surrogates.acquisition.trust_region import TrustRegion, merits, narrowed, replay
+from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.campaign.baseline import absolute_constraints, is_pending
 from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
@@ -157,7 +159,12 @@ class RegistryAcquisition(Acquisition):
         function = InModelCoordinates(self.acqf, search.space)
         like = self._observed()
         X, values = maximize(
-            function, search.space, n, options["config"], search.X_avoid.to(like), search.fixed
+            function,
+            search.within(self.surrogate.model),
+            n,
+            options["config"],
+            search.X_avoid.to(like),
+            search.fixed,
         )
         Z = search.space.to_model(X).to(like)
         return to_ax_columns(search.space, Z), values, torch.ones(len(X)).to(like)
@@ -171,11 +178,28 @@ class Search:
         space: The campaign's.
         X_avoid: `n x d` points in problem coordinates that have been tried or are pending.
         fixed: Values at which parameters are held.
+        region: Centre (`d` problem coordinates) and length of the trust region, if there is one.
     """
 
     space: Space
     X_avoid: Tensor
     fixed: Mapping[str, Value]
+    region: tuple[Tensor, float] | None = None
+
+    def within(self, model: Model) -> Space:
+        """The space, or what of it is within the trust region.
+
+        Args:
+            model: Of Ax's columns; the first outcome's lengthscales shape the region.
+        """
+        if self.region is None:
+            return self.space
+        found = lengthscales(next(iter(getattr(model, "models", [model]))))
+        if found is not None and len(found) > self.space.dim:  # a choice's one-hot columns
+            groups = one_hot_groups(self.space.varied)
+            inner = [column for group in groups for column in group[1:]]
+            found = found[[c for c in range(len(found)) if c not in inner]]
+        return narrowed(self.space, *self.region, found, self.fixed)
 
 
 class InModelCoordinates(AcquisitionFunction):
@@ -426,6 +450,9 @@ class AxBridge:
         suggestions = self._first_points(n, trials, fixed)
         completed = sum(t.status == "completed" for t in trials)
         running = sum(t.status == "running" for t in trials) + len(suggestions)
+        region = self._region(trials)
+        if region is not None and region.restarts:
+            completed = region.count  # it starts with a design of its own
         initial = self.spec.initial_design_size - completed - running
         if completed == 0 or is_pending(self.spec, trials):
             initial = n
@@ -472,6 +499,26 @@ class AxBridge:
             point = self._points[trial.index] = (trial.parameters, encoded)
         return point[1]
 
+    def _region(self, trials: Sequence[Trial]) -> TrustRegion | None:
+        """Where the trust region is, if one is asked for and something is measured."""
+        spec = self.spec
+        completed = [t for t in trials if t.status == "completed"]
+        if (
+            not spec.acquisition.uses_trust_region(len(spec.objectives), spec.space.dim)
+            or not completed
+            or is_pending(spec, trials)
+        ):
+            return None
+        constraints = absolute_constraints(spec, trials)
+        measured = merits(spec.objectives[0], constraints, self._measured(completed))
+        design = spec.initial_design_size
+        return replay(measured, spec.space.dim, spec.batch_size, design)
+
+    def _measured(self, completed: Sequence[Trial]) -> Tensor:
+        """`n x m` measured means."""
+        rows = [[t.value(m) for m in self.metrics] for t in completed]
+        return torch.tensor(rows, dtype=torch.float64)
+
     def _explore(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
     ) -> list[Suggestion]:
@@ -485,7 +532,12 @@ class AxBridge:
     ) -> list[Suggestion]:
         self.sync(trials)
         spec, first = self.spec, len(trials)
-        search = Search(spec.space, self._tried(trials), fixed)
+        region = self._region(trials)
+        box = None
+        if region is not None and region.centre is not None:
+            centre = [t for t in trials if t.status == "completed"][region.centre]
+            box = spec.space.encode(centre.parameters), region.length
+        search = Search(spec.space, self._tried(trials), fixed, box)
         node = self._surrogate_node(trials, search)
         self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
@@ -528,10 +580,8 @@ class AxBridge:
     def _surrogate_node(self, trials: Sequence[Trial], search: Search) -> GenerationNode:
         spec, first = self.spec, len(trials)
         completed = [t for t in trials if t.status == "completed"]
-        Y = torch.tensor(
-            [[t.value(m) for m in self.metrics] for t in completed], dtype=torch.float64
-        )
-        goals = standardized_goals(spec.objectives, absolute_constraints(spec, trials), Y)
+        constraints = absolute_constraints(spec, trials)
+        goals = standardized_goals(spec.objectives, constraints, self._measured(completed))
         sems = {self._y[m]: training_noise(spec, completed, m) for m in self.metrics}
         integration = integration_points(
             search.space, spec.acquisition, derive_seed(spec.seed, "integration", first)
