@@ -557,12 +557,17 @@ class AxBridge:
 
     def _pending(self, trials: Sequence[Trial]) -> dict[str, list[ObservationFeatures]]:
         """By metric, the points whose outcomes are awaited, or which gave none: to be avoided."""
-        points = [
-            ObservationFeatures(parameters=self._to_ax(t.parameters), trial_index=t.index)
-            for t in trials
-            if t.status != "completed"
-        ]
-        return {safe: list(points) for safe in self._y.values()} if points else {}
+        waiting = [t for t in trials if t.status != "completed"]
+        if not waiting:
+            return {}
+        # Each metric's own objects: Ax transforms them in place.
+        return {
+            safe: [
+                ObservationFeatures(parameters=self._to_ax(t.parameters), trial_index=t.index)
+                for t in waiting
+            ]
+            for safe in self._y.values()
+        }
 
     def _suggestions(self, node: GenerationNode, run: GeneratorRun) -> list[Suggestion]:
         """The points of a batch; the time that it took stands at the first."""
