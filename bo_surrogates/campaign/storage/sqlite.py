@@ -78,8 +78,8 @@ class SQLiteDatabase(Database):
             hint = "another program holds it locked; close that program and try again"
         elif "unable to open" in text:
             hint = "check the path and its permissions"
-        elif "full" in text:
-            hint = "free space on the disk; nothing recorded so far is lost"
+        elif "full" in text or "disk I/O error" in text:
+            hint = "free space on the disk, or check that it works; nothing recorded so far is lost"
         elif "malformed" in text:
             hint = "the file is damaged; restore it from a backup"
         else:
