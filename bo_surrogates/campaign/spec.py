@@ -344,11 +344,15 @@ class CampaignSpec:
         """A copy whose `surrogate_config` is complete, so that later defaults cannot change it.
 
         Raises:
-            InputError: Unknown surrogate, or a bad configuration of it.
+            InputError: Unknown surrogate, a bad configuration of it, or categorical parameters that
+                it does not take.
         """
         from bo_surrogates.surrogates import SURROGATES  # imports every surrogate's machinery
 
-        config = SURROGATES[self.surrogate].configure(self.surrogate_config)
+        entry = SURROGATES[self.surrogate]
+        parameters = self.space.varied
+        entry.check_categorical([repr(parameters[i].name) for i in self.space.categorical_inds])
+        config = entry.configure(self.surrogate_config)
         return replace(self, surrogate_config=config.to_dict())
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,7 @@ class Capabilities:
         multi_output: Takes `train_Y` with more than one column.
         exact_conditioning: `condition_on_observations` is available and exact.
         observation_variance: Uses `train_Yvar`.
+        categorical: Takes categorical inputs.
         max_n: Practical number of training points.
         max_d: Practical number of inputs.
         cost: Order of the time of one fit at n = 100, d = 6 on one core.
@@ -64,6 +65,7 @@ class Capabilities:
     multi_output: bool = True
     exact_conditioning: bool = False
     observation_variance: bool = True
+    categorical: bool = True
     max_n: int = 2000
     max_d: int = 100
     cost: Literal["< 1 s", "seconds", "minutes"] = "< 1 s"
@@ -439,6 +441,7 @@ class SurrogateEntry:
             FitWarning: The fit's diagnostics failed.
         """
         data = TrainingData(train_X, train_Y, train_Yvar, bounds, dict(categorical_features or {}))
+        self.check_categorical([f"input {i}" for i in sorted(data.categorical_features)])
         if data.Y.shape[-1] > 1 and not self.capabilities.multi_output:
             raise InputError(
                 f"surrogate {self.name!r} takes one outcome, got {data.Y.shape[-1]}; build one "
@@ -459,6 +462,22 @@ class SurrogateEntry:
             )
         model = self._construct(data, self.configure(config), seed)
         return fit(model, warm_start)
+
+    def check_categorical(self, inputs: Sequence[str]) -> None:
+        """Refuse categorical inputs where the model does not take them.
+
+        Args:
+            inputs: The categorical inputs, as the message is to name them.
+
+        Raises:
+            InputError: There are some, and the model takes none.
+        """
+        if inputs and not self.capabilities.categorical:
+            raise InputError(
+                f"surrogate {self.name!r} does not take categorical inputs ({', '.join(inputs)}); "
+                "choose one of: "
+                + ", ".join(e.name for e in SURROGATES.values() if e.capabilities.categorical)
+            )
 
     def configure(self, config: Config | Mapping[str, Any] | None) -> Config:
         """The configuration as an instance of `config_class`.

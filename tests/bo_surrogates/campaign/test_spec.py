@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,8 @@ from bo_surrogates.campaign.spec import BlackBoxSource, CampaignSpec
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
-from bo_surrogates.surrogates.gp import GPConfig
+from bo_surrogates.surrogates import SURROGATES, Capabilities, SurrogateEntry
+from bo_surrogates.surrogates.gp import GP, GPConfig
 
 SPACE = Space([Float("x", 0, 1), Int("n", 1, 9)])
 
@@ -167,3 +169,20 @@ def test_the_stored_data_shares_nothing_with_what_was_passed():
     source = BlackBoxSource("problem", "branin", options)
     options["noise"].append(2.0)
     assert source.options == {"noise": [1.0]}
+
+
+def test_categorical_inputs_are_refused_by_a_surrogate_that_does_not_take_them(monkeypatch):
+    capabilities = Capabilities("gaussian", categorical=False)
+    stub = SurrogateEntry("numbers-only", GP, "Stub", "none", capabilities)
+    monkeypatch.setitem(SURROGATES._entries, stub.name, stub)
+    message = "'numbers-only' does not take categorical inputs .*{}.*; choose one of: .*dkl, .*gp"
+    space = Space([Float("t", 0.0, 1.0), Choice("solvent", ["water", "acetone", "toluene"])])
+    with pytest.raises(InputError, match=message.format("'solvent'")) as caught:
+        spec(space=space, surrogate="numbers-only").resolved()
+    assert "numbers-only" not in str(caught.value).split("choose")[1]
+    X = torch.tensor([[0.1, 0.0], [0.5, 1.0], [0.9, 2.0]], dtype=torch.float64)
+    with pytest.raises(InputError, match=message.format("input 1")):
+        stub.build(X, X[:, :1], categorical_features={1: 3}, seed=0)
+    numbers = Space([Float("t", 0.0, 1.0), Int("k", 1, 3)])
+    assert spec(space=numbers, surrogate="numbers-only").resolved().surrogate == "numbers-only"
+    assert spec(space=space).resolved().surrogate == "gp"

@@ -107,6 +107,7 @@ def categorical_model(entry: SurrogateEntry) -> tuple[Surrogate, Tensor, Tensor]
 
 
 def test_categories_are_told_apart_without_an_order(entry: SurrogateEntry) -> None:
+    assert entry.capabilities.categorical
     model, new, level = categorical_model(entry)
     means = model.posterior(new).mean.squeeze(-1)
     assert means[1] > means[2]
