@@ -197,3 +197,32 @@ def test_features_are_differentiable_in_inputs_and_scales(name: str) -> None:
     draw = MAPS[name].draw(D, 6, torch.Generator().manual_seed(0))
     x, scales = inputs(2).requires_grad_(), SCALES.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: MAPS[name].features(a, draw, b), (x, scales))
+
+
+@pytest.mark.parametrize(
+    "features", [BandlimitedFourierFeatures("cube"), BandlimitedNetworkFeatures("tanh", "cube")]
+)
+def test_too_small_a_bandwidth_misses_the_target_and_too_large_a_one_overfits(
+    features: RandomFeatures,
+) -> None:
+    """Error between noise-free points, more units than points: U-shaped in the bandwidth."""
+
+    def target(x: Tensor) -> Tensor:
+        z = 2.0 * x - 1.0
+        return torch.sin(30.0 * z) * torch.exp(-z.square()) + 0.5 * torch.cos(20.0 * z.square())
+
+    new = torch.linspace(0.0, 1.0, 500, dtype=torch.float64).unsqueeze(-1)
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.rand(200, 1, generator=generator, dtype=torch.float64)
+        draw = features.draw(1, 600, generator)
+        errors = []
+        for bandwidth in (1.0, 20.0, 50.0, 100.0, 200.0, 1000.0):
+            scales = torch.tensor([bandwidth], dtype=torch.float64)
+            phi, at = features.features(x, draw, scales), features.features(new, draw, scales)
+            gram = phi @ phi.T + 1e-8 * torch.eye(200, dtype=torch.float64)
+            f = at @ phi.T @ torch.linalg.solve(gram, target(x))
+            errors.append((f - target(new)).square().mean().sqrt().item())
+        best = min(errors[1:-1])
+        assert errors[0] > 3 * best
+        assert errors[-1] > 3 * best

@@ -28,15 +28,15 @@ def fitted():
 @pytest.mark.parametrize("kernel", ["se", "normalized-se", "relu"])
 def test_as_nu_grows_the_gram_matrices_stay_at_the_prior(kernel):
     distances = []
-    for nu in (1e2, 1e5):
+    for nu in (1e2, 1e4):
         made = build(kernel=kernel, nu=nu).covar_module
         with torch.no_grad():
             G = made.gram_matrices()[-1]
             made.factors.zero_()
             prior = made.gram_matrices()[-1]
         distances.append(((G - prior).norm() / prior.norm()).item())
-    assert distances[1] < 1e-2
-    assert distances[1] < 0.2 * distances[0]
+    assert distances[1] < 1e-3
+    assert distances[1] < 0.02 * distances[0]  # as 1 / nu
 
 
 def test_the_posterior_is_that_of_a_gaussian_process_with_the_kernel(fitted):
