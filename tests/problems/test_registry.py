@@ -217,3 +217,27 @@ def test_a_problem_that_cannot_be_imported_says_which(target):
     entry = ProblemEntry("mine", target, "not there", "here", "< 1 s")
     with pytest.raises(RunError, match=r"problem 'mine' .*cannot be imported: .*(no_such|NoSuch)"):
         entry.make()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ackley", "bnn_draw", "branin", "branin_currin", "cliff", "distillation", "dtlz1", "dtlz5",
+     "gramacy", "griewank", "hartmann6", "keane_bump", "levy", "michalewicz",
+     "poly_draw", "rastrigin", "rosenbrock", "tension_compression_string", "vehicle_safety",
+     "welded_beam", "xiong"],
+)  # fmt: skip
+def test_problems_written_in_torch_have_the_gradients_of_their_values(name):
+    problem = PROBLEMS[name].make()
+    x = random_points(problem, 1, seed=3)
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=x.dtype)
+    step = 1e-6 * (problem.bounds[1] - problem.bounds[0]) * direction
+    weights = torch.arange(1, len(problem.metrics) + 1, dtype=x.dtype)
+
+    def value(X):
+        return (problem._true_metrics(X) * weights).sum()
+
+    point = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(point), point)
+    slope = (value(x + step) - value(x - step)) / 2
+    expected = (gradient * step).sum()
+    assert slope.item() == pytest.approx(expected.item(), rel=2e-4, abs=1e-12)
