@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from botorch.utils.multi_objective.box_decompositions.dominated import DominatedPartitioning
+from botorch.utils.multi_objective.pareto import is_non_dominated
 from scipy.optimize import minimize
 
 from problems import PROBLEMS
@@ -59,6 +61,19 @@ def test_the_oil_sorbent_has_the_values_of_the_reference_study(point, expected):
     problem = PROBLEMS["oil_sorbent"].make()
     values = problem(torch.tensor([point], dtype=torch.float64))[0]
     assert values.tolist() == pytest.approx(expected, abs=6e-5)
+
+
+def test_a_front_of_few_points_comes_near_the_largest_hypervolume_of_the_oil_sorbent():
+    problem = PROBLEMS["oil_sorbent"].make()
+    shares = torch.linspace(0, 1, 7, dtype=torch.float64)
+    levels = [torch.arange(n, dtype=torch.float64) for n in (5, 5, 5, 4, 4)]
+    Y = problem(torch.cartesian_prod(shares, shares, *levels))
+    Y = Y[(problem.ref_point < Y).all(dim=-1)]
+    gain = (Y - problem.ref_point).prod(dim=-1)
+    Y = Y[gain.topk(400).indices]  # those that dominate most by themselves
+    front = Y[is_non_dominated(Y)]
+    reached = DominatedPartitioning(problem.ref_point, front).compute_hypervolume().item()
+    assert 0.8 * problem.max_hv < reached < problem.max_hv
 
 
 # ---- cell coverage -------------------------------------------------------------------------------
