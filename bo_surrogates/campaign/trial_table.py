@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.tables import Row, Table, digits_shown, read_number
+from bo_surrogates.campaign.tables import Decimal, Row, Table, digits_shown, read_number
 from bo_surrogates.campaign.trial import DATA, Measurement, Trial
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.space import Choice, Fixed, Float, Int, Ordered, Parameter, Value, Values
@@ -483,7 +483,22 @@ class _Reader:
             text = ""
         elif text.casefold() in YES:
             text = str(reason or "no reason given")
+        elif _reads_as_number(failed, self.table.decimal):
+            # Typed one column too far, it would give up the trial for good.
+            with self._in(row, "failed"):
+                raise InputError(
+                    f"{text!r} is a number, not a reason; move it to the metric's column, or say "
+                    "in words why there is no result"
+                )
         return text or (str(reason).strip() if reason is not None else None)
+
+
+def _reads_as_number(cell: object, decimal: Decimal) -> bool:
+    try:
+        read_number(cell, decimal)
+    except InputError:
+        return False
+    return True
 
 
 def _value(parameter: Parameter, cell: object, table: Table) -> object:

@@ -180,6 +180,8 @@ def change(**cells):
         (change(**{"yield": "inf"}), ["expected a number"]),
         (change(impurity=None), ["row 3, column 'impurity'", "empty, but 'yield' is given"]),
         (change(failed="spilt"), ["both a result and a failure"]),
+        (change(failed="71.5", **{"yield": None, "impurity": None}),
+         ["'failed'", "'71.5' is a number, not a reason"]),
         (change(**{"yield (sem)": -1}), ["column 'yield (sem)'", "must be >= 0"]),
         (change(**{"yield": None, "impurity": None, "yield (sem)": 1}),
          ["a standard error without a value"]),
