@@ -123,12 +123,16 @@ class Problem(BaseTestProblem):
 
         Gaussian noise by default; a problem whose noise has another cause overrides this.
         """
-        values = self._true_metrics(X)
+        generator = None if seed is None else torch.Generator(X.device).manual_seed(seed)
+        return self._with_noise(self._true_metrics(X), generator)
+
+    def _with_noise(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Metrics `batch_shape x k` with the Gaussian noise of `noise_std`, if any."""
         if self.noise_std is None:
             return values
-        generator = None if seed is None else torch.Generator(X.device).manual_seed(seed)
-        noise = torch.randn(values.shape, generator=generator, dtype=X.dtype, device=X.device)
-        return values + torch.as_tensor(self.noise_std).to(values) * noise
+        device = values.device if generator is None else generator.device
+        noise = torch.randn(values.shape, generator=generator, dtype=values.dtype, device=device)
+        return values + torch.as_tensor(self.noise_std).to(values) * noise.to(values)
 
     # ---- the tensor face ------------------------------------------------------------------------
     def forward(self, X: Tensor, noise: bool = True, seed: int | None = None) -> Tensor:

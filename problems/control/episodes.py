@@ -116,11 +116,8 @@ class EpisodeReturn(Problem):
             if options.random_worlds
             else self._true_metrics(X)
         )
-        if self.noise_std is None:
-            return values
         generator = torch.Generator().manual_seed(derive_seed(drawn, "noise"))
-        noise = torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
-        return values + torch.as_tensor(self.noise_std).to(values) * noise
+        return self._with_noise(values, generator)
 
     def _returns(self, X: Tensor, worlds: Callable[[int], Sequence[int]]) -> Tensor:
         rows = X.detach().reshape(-1, self.dim).cpu().double().numpy()

@@ -85,11 +85,8 @@ class CrossValidated(Problem):
     def _observed_metrics(self, X: Tensor, seed: int | None) -> Tensor:
         drawn = int(torch.randint(2**31 - 1, ())) if seed is None else seed
         scores = self._scores(X, lambda row: derive_seed(drawn, "folds", row))
-        if self.noise_std is None:
-            return scores
         generator = torch.Generator().manual_seed(derive_seed(drawn, "noise"))
-        noise = torch.randn(scores.shape, generator=generator, dtype=torch.float64).to(scores)
-        return scores + torch.as_tensor(self.noise_std).to(scores) * noise
+        return self._with_noise(scores, generator)
 
     def _scores(self, X: Tensor, seed_of: Callable[[int], int]) -> Tensor:
         rows = X.detach().reshape(-1, self.dim).cpu()

@@ -95,10 +95,7 @@ class Distillation(Problem):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         drawn = torch.randperm(len(self._images), generator=generator)[: options.batch]
         values = self._divergence(X, self._images[drawn], self._log_teacher[drawn])
-        if self.noise_std is None:
-            return values
-        noise = torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
-        return values + torch.as_tensor(self.noise_std).to(values) * noise
+        return self._with_noise(values, generator)
 
     def _divergence(self, X: Tensor, images: Tensor, log_teacher: Tensor) -> Tensor:
         options: Any = self.config

@@ -102,11 +102,8 @@ class Brusselator(Problem):
             return super()._observed_metrics(X, seed)
         drawn = int(torch.randint(2**31 - 1, ())) if seed is None else seed
         values = self._metrics(X, lambda row: _perturbation(derive_seed(drawn, "start", row)))
-        if self.noise_std is None:
-            return values
         generator = torch.Generator().manual_seed(derive_seed(drawn, "noise"))
-        noise = torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
-        return values + torch.as_tensor(self.noise_std).to(values) * noise
+        return self._with_noise(values, generator)
 
     def _metrics(self, X: Tensor, perturbation: Any) -> Tensor:
         rows = X.detach().reshape(-1, self.dim).cpu().double().numpy()
