@@ -30,10 +30,9 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,12 @@ from bo_surrogates.campaign.trial_table import columns_of, read_points
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import NOISES, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space, parse_constraints
+from bo_surrogates.toml_file import at as _at
+from bo_surrogates.toml_file import check_keys, check_numbers, read_toml
+from bo_surrogates.toml_file import items as _list
+from bo_surrogates.toml_file import required as _required
+from bo_surrogates.toml_file import table as _table
+from bo_surrogates.toml_file import tables as _tables
 
 Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
 ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
@@ -61,6 +66,7 @@ TOP_LEVEL = (
     "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "baseline", "noise",
     "surrogate", "acquisition", "resources", "early_stopping", "prior_data", "first_points",
 )  # fmt: skip
+_check_keys = partial(check_keys, top_level=TOP_LEVEL)
 PARAMETER_KEYS = {
     "float": ("low", "high", "log", "unit", "when", "default"),
     "int": ("low", "high", "log", "unit", "when", "default"),
@@ -93,18 +99,7 @@ def read_campaign_file(path: str | Path, problem_facts: ProblemFacts | None = No
         InputError: The file cannot be read, or holds a mistake.
     """
     path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no campaign file {str(path)!r}; check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not a text file in UTF-8 ({error.reason}); save it as one"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+    data = read_toml(path, "campaign file")
     return campaign_from_mapping(data, str(path), problem_facts, default_name=path.stem)
 
 
@@ -128,7 +123,7 @@ def campaign_from_mapping(
     with _at(source):
         if not isinstance(data, Mapping):
             raise InputError(f"expected a table, got {data!r}")
-        _check_numbers(data)
+        check_numbers(data)
         _check_keys(data, TOP_LEVEL)
         black_box = _black_box(data)
         if black_box is not None and black_box.kind == "problem":
@@ -377,72 +372,3 @@ def _baseline(data: Mapping[str, Any]) -> Any:
             f"{{temperature = 60}}, got {baseline!r}"
         )
     return dict(baseline) if isinstance(baseline, Mapping) else baseline
-
-
-# ---- tables and keys -----------------------------------------------------------------------------
-@contextmanager
-def _at(where: str) -> Iterator[None]:
-    """Say where in the file a mistake is."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{where}: {error}" if where else str(error)) from None
-
-
-def _check_keys(table: Mapping[Any, Any], known: Sequence[str], what: str = "") -> None:
-    for key in table:
-        if key in known:
-            continue
-        if key in TOP_LEVEL and known is not TOP_LEVEL:
-            # In TOML whatever follows a table's header belongs to the table.
-            raise InputError(
-                f"{key!r} does not belong here; move it to the top of the file, above the first "
-                "table ([...] or [[...]])"
-            )
-        raise InputError(
-            f"unknown key {key!r}{' ' + what if what else ''}{did_you_mean(key, known)}"
-        )
-
-
-def _required(table: Mapping[str, Any], key: str, expected: str) -> Any:
-    if key not in table:
-        raise InputError(f"{key!r} is missing; expected {expected}")
-    return table[key]
-
-
-def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    table = data.get(key, {})
-    if not isinstance(table, Mapping):
-        raise InputError(f"{key} must be a table, written [{key}], got {table!r}")
-    return table
-
-
-def _tables(data: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """The tables of an array of tables, each with how messages call it."""
-    tables = data.get(key, [])
-    if not isinstance(tables, list) or not all(isinstance(t, Mapping) for t in tables):
-        raise InputError(f"{key} must be tables, each written [[{key}]], got {tables!r}")
-    named = []
-    for number, table in enumerate(tables, start=1):
-        name = table.get("name")
-        named.append((f"[[{key}]] {number}" + (f" ({name!r})" if name else ""), table))
-    return named
-
-
-def _list(data: Mapping[str, Any], key: str, example: list[str]) -> list[Any]:
-    value = data.get(key, [])
-    if not isinstance(value, list):
-        raise InputError(f"{key} must be a list such as {example!r}, got {value!r}")
-    return value
-
-
-def _check_numbers(data: object, where: str = "") -> None:
-    """Integers beyond 64 bits, which TOML does not have, overflow later on."""
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            _check_numbers(value, f"{where}.{key}" if where else str(key))
-    elif isinstance(data, list | tuple):
-        for value in data:
-            _check_numbers(value, where)
-    elif isinstance(data, int) and not -(2**63) <= data < 2**63:
-        raise InputError(f"{where}: an integer must fit in 64 bits, got one that does not")
