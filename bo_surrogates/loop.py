@@ -20,6 +20,7 @@ from botorch.models import ModelList, ModelListGP
 from botorch.models.gpytorch import GPyTorchModel
 from botorch.models.model import Model
 from botorch.test_functions.base import BaseTestProblem
+from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
@@ -31,7 +32,7 @@ from bo_surrogates.acquisition.trust_region import merits, narrowed, replay
 from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.config import Config
 from bo_surrogates.design import sobol_design
-from bo_surrogates.errors import InputError, SpaceExhausted
+from bo_surrogates.errors import FitError, InputError, SpaceExhausted
 from bo_surrogates.objective import (
     Direction,
     Objective,
@@ -42,6 +43,8 @@ from bo_surrogates.objective import (
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Float, Int, Parameter, Space
 from bo_surrogates.surrogates import SURROGATES
+
+NUMERICAL_FAILURES = (FitError, NotPSDError, NanError, torch.linalg.LinAlgError)
 
 
 @dataclass(frozen=True)
@@ -228,11 +231,13 @@ class Iteration:
         X: `q x d` problem coordinates.
         Y: `q x m` outcomes.
         seconds: "fit", "acquisition" and "evaluation".
+        failure: Why the surrogate proposed nothing and a random batch was taken; None if it did.
     """
 
     X: Tensor
     Y: Tensor
     seconds: Mapping[str, float]
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -335,7 +340,8 @@ def run(
     q: int = 1,
     seed: int = 0,
     start: Run | None = None,
-    on_iteration: Callable[[Iteration], None] | None = None,
+    random_where_failed: bool = False,
+    on_iteration: Callable[[Iteration, Proposal | None], None] | None = None,
 ) -> Run:
     """Optimize a problem, until the iterations are done or a finite space is exhausted.
 
@@ -351,32 +357,48 @@ def run(
         seed: Decides everything random.
         start: A shorter run of the same settings to continue; the result equals that of an
             uninterrupted run.
-        on_iteration: Told of each finished iteration.
+        random_where_failed: Whether a surrogate that cannot be fitted, or whose predictions fail
+            numerically, is replaced by a quasi-random batch for that iteration.
+        on_iteration: Told of each finished iteration and, where a surrogate proposed it, the
+            proposal with the model that has not seen its outcomes.
+
+    Raises:
+        FitError: The surrogate could not be fitted, unless `random_where_failed`.
     """
     described = describe(problem)
     space, objectives = described.space, described.objectives
     done = list(start.iterations) if start else []
-    tell = on_iteration or (lambda iteration: None)
+    tell = on_iteration or (lambda iteration, proposal: None)
     while len(done) <= iterations:
         number = len(done)
+        proposal, failure = None, None
+        begin = time.perf_counter()
         if number == 0:
             n = initial if initial is not None else 2 * (space.dim + 1)
             X, seconds = sobol_design(space, n, derive_seed(seed, "sobol")), {}
         else:
             so_far = Run(objectives, tuple(done))
             try:
-                proposal = propose(
-                    space, so_far.X, so_far.Y, objectives=objectives,
-                    constraints=described.constraints, surrogate=surrogate, config=config,
-                    acquisition=acquisition, q=q, design=len(done[0].X),
-                    seed=derive_seed(seed, number),
-                )  # fmt: skip
+                try:
+                    proposal = propose(
+                        space, so_far.X, so_far.Y, objectives=objectives,
+                        constraints=described.constraints, surrogate=surrogate, config=config,
+                        acquisition=acquisition, q=q, design=len(done[0].X),
+                        seed=derive_seed(seed, number),
+                    )  # fmt: skip
+                    X, seconds = proposal.X, dict(proposal.seconds)
+                except NUMERICAL_FAILURES as error:
+                    if not random_where_failed:
+                        raise
+                    failure = f"{type(error).__name__}: {error}"
+                    X = sobol_design(space, q, derive_seed(seed, "random", number), so_far.X)
+                    seconds = {"fit": time.perf_counter() - begin}
             except SpaceExhausted:
                 break  # every point has been measured: there is nothing left to do
-            X, seconds = proposal.X, dict(proposal.seconds)
         begin = time.perf_counter()
         Y = described.observe(X, derive_seed(seed, "noise", number))
-        iteration = Iteration(X, Y, {**seconds, "evaluation": time.perf_counter() - begin})
+        seconds["evaluation"] = time.perf_counter() - begin
+        iteration = Iteration(X, Y, seconds, failure)
         done.append(iteration)
-        tell(iteration)
+        tell(iteration, proposal)
     return Run(objectives, tuple(done))

@@ -5,8 +5,9 @@ import torch
 from botorch.test_functions import Branin, BraninCurrin
 from botorch.test_functions.synthetic import ConstrainedGramacy
 
+from bo_surrogates import loop
 from bo_surrogates.acquisition.config import AcquisitionConfig
-from bo_surrogates.errors import InputError
+from bo_surrogates.errors import FitError, InputError
 from bo_surrogates.loop import Run, describe, fit, propose, run
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import Choice, Float, Int, Ordered, Space
@@ -175,3 +176,36 @@ def test_bad_arguments_are_named():
             SQUARE, X, X, objectives=[Objective("y"), Objective("z")],
             acquisition=FAST.replace(name="qlogei"),
         )  # fmt: skip
+
+
+def test_the_model_of_a_proposal_is_told_with_its_iteration_and_has_not_seen_the_outcomes():
+    told = []
+    result = run(
+        Branin().double(), iterations=2, initial=6, seed=0, acquisition=FAST,
+        on_iteration=lambda iteration, proposal: told.append((iteration, proposal)),
+    )  # fmt: skip
+    assert [i for i, _ in told] == list(result.iterations)
+    assert told[0][1] is None
+    for n, (iteration, proposal) in zip((6, 7), told[1:], strict=True):
+        assert torch.equal(proposal.X, iteration.X)
+        assert len(proposal.model.training_data.X) == n
+
+
+def test_where_a_fit_fails_a_random_batch_is_taken_if_that_is_wanted(monkeypatch):
+    real = loop.fit
+    again = []
+
+    def fails_once(*args, **kwargs):
+        if len(args[1]) == 7:
+            raise FitError("no luck")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "fit", fails_once)
+    settings = {"iterations": 3, "initial": 6, "seed": 0, "acquisition": FAST}
+    for _ in range(2):
+        result = run(Branin().double(), random_where_failed=True, **settings)
+        assert [i.failure for i in result.iterations] == [None, None, "FitError: no luck", None]
+        again.append(result.X)
+    assert torch.equal(*again)
+    with pytest.raises(FitError, match="no luck"):
+        run(Branin().double(), **settings)

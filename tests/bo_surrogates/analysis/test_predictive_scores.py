@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from bo_surrogates.analysis.predictive_scores import sample_crps, score
+from bo_surrogates.analysis.predictive_scores import sample_crps, score, score_points
 from bo_surrogates.errors import InputError
+from bo_surrogates.seeding import fixed_seed
 from bo_surrogates.surrogates import SURROGATES
 
 
@@ -57,6 +58,8 @@ def test_scores_of_a_gaussian_model_agree_with_closed_forms(model):
     assert found.rmse == pytest.approx(((mean - y) ** 2).mean() ** 0.5 / scale)
     low, high = norm.ppf(0.05, mean, std), norm.ppf(0.95, mean, std)
     assert found.coverage == pytest.approx(((low <= y) & (y <= high)).mean())
+    low, high = norm.ppf(0.25, mean, std), norm.ppf(0.75, mean, std)
+    assert found.coverage_50 == pytest.approx(((low <= y) & (y <= high)).mean())
     assert found.crps == pytest.approx(gaussian_crps(mean, std, y).mean() / scale, rel=0.02)
 
 
@@ -77,3 +80,21 @@ def test_bad_test_sets_are_refused(model):
         score(model, X, torch.ones(5, 1).double())
     with pytest.raises(InputError, match="n x 1"):
         score(model, X, torch.rand(5, 2).double())
+
+
+@pytest.mark.parametrize("name", ["gp", "tp", "ensemble", "rff"])
+def test_pit_is_the_share_of_draws_below_the_observation(name):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(12, 1, generator=generator).double()
+    Y = torch.sin(6 * X) + 0.2 * torch.randn(12, 1, generator=generator)
+    model = SURROGATES[name].build(X, Y, seed=0)
+    new, values = torch.tensor([[0.1], [0.5], [0.9]]).double(), torch.tensor([[0.4], [0.2], [-1.0]])
+    points = score_points(model, new, values.double(), torch.tensor(0.5).double())
+    with torch.no_grad(), fixed_seed(1):
+        posterior = model.posterior(new.unsqueeze(-2), observation_noise=True)
+        draws = posterior.rsample(torch.Size([40_000])).reshape(-1, 3)
+    share = (draws <= values.squeeze(-1)).double().mean(dim=0)
+    assert (points.pit - share).abs().max() < 5 * 0.5 / 200  # five standard errors at most
+    expected = -model.log_predictive_density(new, values.double()) - math.log(0.5)
+    torch.testing.assert_close(points.nlpd, expected.detach().squeeze(-1))
+    assert points.coverage(1.0) == 1.0
