@@ -27,12 +27,8 @@ from torch.nn import functional
 
 from bo_surrogates.config import Config, choice, flag, integer, real
 from bo_surrogates.errors import InputError
-from problems.documented.quantization import (
-    BinaryConv2d,
-    QuantizedConv2d,
-    QuantizedLinear,
-    pad_same,
-)
+from problems.documented.binarization import OPERATORS, BinaryConv2d
+from problems.documented.quantization import QuantizedConv2d, QuantizedLinear, pad_same
 
 SHORTCUTS = ("zeropad", "tile", "none")
 ACTIVATIONS = ("dprelu", "prelu", "relu", "none")
@@ -214,8 +210,9 @@ class PokeConv(nn.Module):
                 in_channels,
                 out_channels,
                 kernel_size,
-                activation_bound=config.activation_bound,
+                OPERATORS["poke"].replace(input_bound=config.activation_bound),
                 stride=stride,
+                padding="same",
             )
         else:
             self.conv = QuantizedConv2d(

@@ -1,10 +1,10 @@
-"""Quantizers with straight-through gradients, and the layers that use them.
+"""Quantizers of two bits and more with straight-through gradients, and the layers that use them.
 
 Each quantizer maps a tensor and a bound to values on a grid; the gradient passes unchanged where
 the input is inside the range that the grid covers and is 0 outside. No gradient goes to the bound.
 
-Source: Zhang et al. 2022, PokeBNN, arXiv 2112.00133, section 3; Abdolrashidi et al. 2021,
-arXiv 2105.03536 (the b-bit quantizers).
+Source: Abdolrashidi et al. 2021, arXiv 2105.03536, as in Zhang et al. 2022, PokeBNN, arXiv
+2112.00133. One bit: `problems.documented.binarization`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from problems.documented.cost import UNQUANTIZED_BITS
 
-BINARY_CLIP = 1 - 2.0**-7  # of the bound: where the binarizer's gradient ends
 SMALLEST_BOUND = 1e-12  # so that a channel of zeros stays one
 
 
@@ -37,26 +36,11 @@ class _Gated(torch.autograd.Function):
         return gradient * gate, None, None
 
 
-def _gated(x: Tensor, value: Tensor, gate: Tensor) -> Tensor:
+def gated(x: Tensor, value: Tensor, gate: Tensor) -> Tensor:
+    """`value` in the forward pass; in the backward pass the gradient to `x` is the output's times
+    `gate`, and none goes to the other two. All three of one shape."""
     result: Tensor = _Gated.apply(x, value, gate)
     return result
-
-
-def binarize(x: Tensor, bound: Tensor | float) -> Tensor:
-    """One bit: q(x) = B (floor(clip(x / B, -1 + e, 1 - e)) + 1/2), e = 2^-7, hence +-B/2.
-
-    Zero goes to +B/2. The gradient is 1 where |x| < B (1 - e), else 0: the bound is the width of
-    the window through which activations learn, and matters even though the sign does not see it.
-
-    Args:
-        x: Any shape.
-        bound: B > 0, a number or a tensor that broadcasts with x.
-    """
-    with torch.no_grad():
-        # clip(x / B) is negative exactly where x is; what is not a number stays so.
-        value = bound * (torch.floor((x / bound).clamp(-BINARY_CLIP, BINARY_CLIP)) + 0.5)
-        gate = x.abs() < bound * BINARY_CLIP
-    return _gated(x, value, gate)
 
 
 def quantize_signed(x: Tensor, bound: Tensor, bits: int) -> Tensor:
@@ -73,7 +57,7 @@ def quantize_signed(x: Tensor, bound: Tensor, bits: int) -> Tensor:
         scaled = x / step
         value = torch.floor(scaled.clamp(-levels, levels) + 0.5) * step
         gate = scaled.abs() <= levels
-    return _gated(x, value, gate)
+    return gated(x, value, gate)
 
 
 def quantize_unsigned(x: Tensor, bound: Tensor, bits: int) -> Tensor:
@@ -86,7 +70,7 @@ def quantize_unsigned(x: Tensor, bound: Tensor, bits: int) -> Tensor:
         scaled = torch.floor(x / step)
         value = scaled.clamp(0, 2**bits - 1) * step
         gate = (scaled >= 0) & (scaled < 2**bits)
-    return _gated(x, value, gate)
+    return gated(x, value, gate)
 
 
 def channel_bound(weight: Tensor) -> Tensor:
@@ -199,44 +183,6 @@ class QuantizedLinear(nn.Linear):
         if self.weight_bits < UNQUANTIZED_BITS:
             weight = quantize_signed(weight, channel_bound(weight), self.weight_bits)
         return functional.linear(self.input_quantizer(x), weight, self.bias)
-
-
-class BinaryConv2d(nn.Conv2d):
-    """A convolution of +-1 by +-1 with "same" zero padding and no bias.
-
-    Inputs become +-B/2, weights +-B_c/2 with B_c = max |w| of the output channel; the output is
-    therefore (B/2)(B_c/2) times an integer, and inference needs only XNOR and bit counts. A padded
-    position adds nothing to that integer.
-
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        kernel_size: Side of the kernel.
-        activation_bound: B > 0, in units of the inputs.
-        stride: Step of the kernel.
-    """
-
-    weight_bits = 1
-    input_bits = 1
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        activation_bound: float,
-        stride: int = 1,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=False)
-        self.activation_bound = activation_bound
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`n x in_channels x h x w` to `n x out_channels x ceil(h / stride) x ceil(w / stride)`."""
-        x = binarize(x, self.activation_bound)
-        x = pad_same(x, self.kernel_size[0], self.stride[0])
-        weight = binarize(self.weight, channel_bound(self.weight))
-        return functional.conv2d(x, weight, stride=self.stride)
 
 
 def pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:

@@ -6,8 +6,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bo_surrogates.errors import InputError
+from problems.documented.binarization import BinaryConv2d
 from problems.documented.cost import LayerCost, NetworkCost, count_cost
-from problems.documented.quantization import BinaryConv2d, QuantizedConv2d, QuantizedLinear
+from problems.documented.quantization import QuantizedConv2d, QuantizedLinear
 
 
 def test_a_layer_s_ace_is_its_macs_times_both_widths():
@@ -25,7 +26,7 @@ def test_a_network_counted_by_hand():
     network = nn.Sequential(
         QuantizedConv2d(3, 8, 3, bits=8, stride=2),  # 5 x 4 -> 3 x 2
         nn.BatchNorm2d(8),
-        BinaryConv2d(8, 6, 3, activation_bound=1.0),
+        BinaryConv2d(8, 6, 3, "poke", padding="same"),
         nn.Flatten(),
         QuantizedLinear(36, 5, bits=4),
         nn.Linear(5, 2),

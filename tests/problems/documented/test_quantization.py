@@ -1,4 +1,4 @@
-"""Quantizers: values, gradients, and binary convolutions as integer arithmetic."""
+"""Quantizers: values, gradients, and quantized convolutions as integer arithmetic."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,9 @@ import torch
 from torch.nn import functional
 
 from problems.documented.quantization import (
-    BinaryConv2d,
     InputQuantizer,
     QuantizedConv2d,
     QuantizedLinear,
-    binarize,
     channel_bound,
     pad_same,
     quantize_signed,
@@ -25,38 +23,9 @@ def value_and_gradient(quantizer, points, dtype=torch.float64):
     return y.tolist(), gradient.tolist()
 
 
-def test_the_binarizer_with_bound_3_has_the_published_values_and_gradients():
-    points = [-4, -2.9, -0.1, 0, 0.1, 2.9, 2.99, 4]
-    values, gradients = value_and_gradient(lambda x: binarize(x, 3.0), points)
-    assert values == [-1.5] * 3 + [1.5] * 5
-    assert gradients == [0, 1, 1, 1, 1, 1, 0, 0]
-
-
-def test_the_binarizer_s_gradient_ends_at_the_bound_less_one_part_in_128():
-    edge = 3 * (1 - 2.0**-7)
-    points = [np.nextafter(edge, 0), edge, -np.nextafter(edge, 0), -edge]
-    assert value_and_gradient(lambda x: binarize(x, 3.0), points)[1] == [1, 0, 1, 0]
-
-
-def test_the_binarizer_lets_what_is_not_a_number_through():
-    assert torch.isnan(binarize(torch.tensor([float("nan")]), 3.0)).all()
-
-
-def test_weights_are_binarized_per_channel_and_only_the_extreme_ones_get_no_gradient():
-    weight = torch.tensor([[0.5, -2.0, 0.0], [0.25, 0.125, -0.2499]], requires_grad=True)
-    y = binarize(weight, channel_bound(weight))
-    assert y.tolist() == [[1.0, -1.0, 1.0], [0.125, 0.125, -0.125]]
-    y.sum().backward()
-    assert weight.grad.tolist() == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
-
-
 def test_a_channel_of_zero_weights_stays_finite():
     weight = torch.zeros(2, 3)
-    for quantized in (
-        binarize(weight, channel_bound(weight)),
-        quantize_signed(weight, channel_bound(weight), 4),
-    ):
-        assert (quantized.abs() < 1e-9).all()
+    assert (quantize_signed(weight, channel_bound(weight), 4).abs() < 1e-9).all()
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -104,39 +73,6 @@ def test_the_input_bound_is_the_running_mean_of_batch_maxima_and_fixed_in_evalua
 def test_an_input_quantizer_that_saw_no_training_uses_the_input_s_own_range():
     x = torch.tensor([-3.0, 3.0])
     assert torch.equal(InputQuantizer(8).eval()(x), x)
-
-
-def signs(x):
-    return np.where(np.asarray(x) < 0, -1, 1)
-
-
-@pytest.mark.parametrize(("size", "kernel", "stride"), [(6, 3, 1), (6, 3, 2), (7, 3, 2), (5, 1, 1)])
-def test_a_binary_convolution_is_a_scaled_popcount_of_xnor_over_the_valid_taps(
-    size, kernel, stride
-):
-    bound, channels = 1.5, 5
-    conv = BinaryConv2d(channels, 4, kernel, activation_bound=bound, stride=stride).double()
-    generator = torch.Generator().manual_seed(size)
-    x = torch.randn(2, channels, size, size, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        conv.weight.normal_(generator=generator)
-        output = conv(x)
-    windows = -(-size // stride)
-    assert output.shape == (2, 4, windows, windows)
-    before = max((windows - 1) * stride + kernel - size, 0) // 2
-    x_bits, w_bits = x.numpy() >= 0, conv.weight.detach().numpy() >= 0
-    scales = (bound / 2) * conv.weight.detach().abs().amax(dim=(1, 2, 3)).numpy() / 2
-    integers = output.numpy() / scales[:, None, None]
-    for n, o, i, j in np.ndindex(*output.shape):
-        taps = agreements = 0
-        for a, b in np.ndindex(kernel, kernel):
-            row, column = i * stride + a - before, j * stride + b - before
-            if 0 <= row < size and 0 <= column < size:
-                taps += channels
-                agreements += int((x_bits[n, :, row, column] == w_bits[o, :, a, b]).sum())
-        popcount_dot = 2 * agreements - taps
-        assert integers[n, o, i, j] == pytest.approx(popcount_dot, abs=1e-9)
-        assert round(integers[n, o, i, j]) % 2 == taps % 2
 
 
 def test_a_quantized_convolution_is_a_scaled_integer_convolution():
