@@ -5,9 +5,10 @@ outliers (Ament et al. 2024, arXiv 2410.24222, section 3).
 
 Inference: starting with all points as outliers, those with the smallest r_i are taken for regular
 ones, in steps; at each number of outliers the r_i and the hyper-parameters maximize the marginal
-likelihood times the hyper-parameters' prior, from `gp`'s starting point. Of these models the one
-with the best maximum times a prior that falls exponentially with the number of outliers is kept
-(section 5). The algorithm is BoTorch's.
+likelihood times the hyper-parameters' prior (`inference/relevance_pursuit.py`). Of these models the
+one with the best maximum times a prior that falls exponentially with the number of outliers is kept
+(section 5). The model is BoTorch's, and so is the algorithm, but for its searches: each starts
+where the one before ended as well as afresh.
 
 The prior. Each outlier has to raise the log likelihood by `outlier_cost`. For a point that is an
 outlier with probability p that is log(1 / p), and what the maximum over r_i gains on an average
@@ -28,29 +29,36 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from botorch.exceptions.errors import ModelFittingError
 from botorch.exceptions.warnings import InputDataWarning
 from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
 from botorch.models.likelihoods.sparse_outlier_noise import (
     SparseOutlierGaussianLikelihood,
     SparseOutlierNoise,
 )
-from botorch.models.relevance_pursuit import backward_relevance_pursuit
+from gpytorch.constraints import Interval
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
+from gpytorch.priors import LogNormalPrior
 from linear_operator.operators import LinearOperator
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, real
 from bo_surrogates.errors import FitError
-from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
+from bo_surrogates.inference.relevance_pursuit import (
+    FINE_TOLERANCE,
+    LogNormal,
+    Optimum,
+    OutlierDensity,
+    pursue,
+)
 from bo_surrogates.kernels.mixed import stationary_kernel
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, Surrogate, SurrogateEntry
 from bo_surrogates.surrogates.gp import SMOOTHNESS, ExactGPSurrogate
 
-FRACTIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of outliers that are tried
-TOLERANCE = {"ftol": 1e-7, "gtol": 1e-5}  # of each of the searches
+# Numbers of outliers that are tried, and fractions of the points.
+FEW = range(8)
+FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,8 @@ class RobustGP(ExactGPSurrogate):
         self.likelihood = SparseOutlierGaussianLikelihood(
             base_noise=self.likelihood.noise_covar, dim=count
         ).to(self.train_targets)
-        self._noise.full_support()  # dense, so that the state has one shape
+        with torch.no_grad():
+            self._noise.full_support()  # dense, so that the state has one shape
 
     @classmethod
     def make_kernel(cls, config: Config, d: int, batch_shape: torch.Size) -> Kernel | None:
@@ -107,49 +116,64 @@ class RobustGP(ExactGPSurrogate):
         """
         count = self.train_targets.shape[-1]
         most = math.floor(self.config.max_fraction * count)
-        levels = {min(int(fraction * count), most) for fraction in FRACTIONS}
-        mll = self.marginal_likelihood()
+        counts = {min(k, most) for k in (*FEW, *(int(share * count) for share in FRACTIONS))}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
-                _, trace = backward_relevance_pursuit(
-                    sparse_module=self._noise,
-                    mll=mll,
-                    sparsity_levels=[*levels, count],
-                    reset_dense_parameters=True,  # without outliers the search is that of `gp`
-                    optimizer_kwargs={"options": dict(TOLERANCE)},
-                )
-                # The first has all points as outliers.
-                models: list[Any] = list(trace or [])
-                candidates = [m for m in models if len(m._noise.support) <= most]
-                best = max(candidates, key=self._score)
-                best._noise.to_dense()
-            self._noise.remove_support()
-            self._noise.full_support()
-            self.load_state_dict(best.state_dict())
-            self.diagnostics = self._diagnose(mll)
-        except (ModelFittingError, NotPSDError, NanError) as error:
+            density = self._density()
+            found = pursue(density, counts)
+            best = max(found, key=self._score)
+            best = density.maximize(best.outliers, best.position, best.share, FINE_TOLERANCE)
+            self._keep(best)
+            self.diagnostics = self._diagnose(self.marginal_likelihood())
+        except (NotPSDError, NanError) as error:
             raise FitError(
                 f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
                 f"{count} points: {error}"
             ) from error
-        found = {"outliers": float(self.outliers.sum())}
-        self.diagnostics = replace(self.diagnostics, values={**self.diagnostics.values, **found})
+        figures = {
+            "outliers": float(self.outliers.sum()),
+            "evaluations": float(density.evaluations),
+        }
+        self.diagnostics = replace(self.diagnostics, values={**self.diagnostics.values, **figures})
         return self
 
-    def _score(self, model: Any) -> float:
-        """Log marginal likelihood and log priors of one of the pursuit's models.
-
-        BoTorch's comparison of them divides the likelihood by n and not the prior of the support.
-        """
-        mll = MarginalLogLikelihood(model.likelihood, model)
-        mll.train()
-        X = [model.transform_inputs(x) for x in model.train_inputs]
+    def _density(self) -> OutlierDensity:
+        """What is maximized, of the training data and with the priors of the modules."""
+        (X,) = self.train_inputs
         with torch.no_grad():
-            value = mll(model(*model.train_inputs), model.train_targets, *X).item()
-        mll.eval()
-        n, outliers = len(model.train_targets), len(model._noise.support)
-        return float(n * value - self.config.outlier_cost * outliers)
+            X = self.transform_inputs(X) if self.training else X
+        kernel, noise = self.covar_module, self._noise.base_noise
+        return OutlierDensity(
+            X.cpu().double().numpy(),
+            self.train_targets.cpu().double().numpy(),
+            SMOOTHNESS[self.config.kernel],
+            lengthscale=_log_normal(kernel.lengthscale_prior),
+            noise=_log_normal(noise.noise_prior),
+            lower=(
+                float(kernel.raw_lengthscale_constraint.lower_bound),
+                float(noise.raw_noise_constraint.lower_bound),
+            ),
+        )
+
+    def _score(self, optimum: Optimum) -> float:
+        """Log density and log prior of the number of outliers, up to a constant."""
+        outliers = int((optimum.share > 0).sum())
+        return optimum.log_density - self.config.outlier_cost * outliers
+
+    def _keep(self, optimum: Optimum) -> None:
+        """Set the parameters."""
+        kernel, noise, share = self.covar_module, self._noise.base_noise, self._noise.raw_rho
+        *log_lengthscale, log_noise, mean = torch.from_numpy(optimum.position).to(share).unbind()
+
+        def bounded(constraint: Interval, logarithm: Tensor) -> Tensor:
+            return logarithm.exp().clamp_min(constraint.lower_bound)  # met but for rounding
+
+        lengthscale = bounded(kernel.raw_lengthscale_constraint, torch.stack(log_lengthscale))
+        kernel.lengthscale = lengthscale.unsqueeze(0)
+        noise.noise = bounded(noise.raw_noise_constraint, log_noise.unsqueeze(0))
+        self.mean_module.initialize(constant=mean)
+        with torch.no_grad():
+            share.zero_()
+            share[torch.from_numpy(optimum.outliers)] = torch.from_numpy(optimum.share).to(share)
 
     def training_noise(self) -> LinearOperator:
         """See `ExactGPSurrogate.training_noise`: that of outliers included."""
@@ -180,6 +204,10 @@ class RobustGP(ExactGPSurrogate):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputDataWarning)  # says the same
             return super().condition_on_observations(X, Y, noise=noise, **kwargs)
+
+
+def _log_normal(prior: LogNormalPrior) -> LogNormal:
+    return LogNormal(float(prior.loc), float(prior.scale))
 
 
 SURROGATES.register(

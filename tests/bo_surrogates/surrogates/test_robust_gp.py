@@ -1,7 +1,10 @@
 """What is `robust_gp`'s own: outliers are found, and without any it is `gp`."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from bo_surrogates.surrogates import SURROGATES
 
@@ -55,6 +58,20 @@ def test_without_outliers_it_is_the_gaussian_process(undisturbed):
     torch.testing.assert_close(found.variance, reference.variance, atol=1e-5, rtol=0.05)
 
 
+def test_the_fit_is_a_maximum_of_gpytorchs_marginal_likelihood(robust):
+    model = deepcopy(robust).train()
+    mll = ExactMarginalLogLikelihood(model.likelihood, model)
+    inputs = [model.transform_inputs(x) for x in model.train_inputs]
+    mll(model(*model.train_inputs), model.train_targets, *inputs).backward()
+    share = model.likelihood.noise_covar.raw_rho
+    for name, parameter in model.named_parameters():
+        if parameter is not share:
+            assert parameter.grad.abs().max() < 1e-4, name
+    inside = (share > 0) & (share < 0.999)
+    assert (share.grad[inside].abs() < 1e-3).all()
+    assert (share.grad[share >= 0.999] > -1e-3).all()
+
+
 def test_the_posterior_is_that_of_dense_linear_algebra(robust):
     with torch.no_grad():
         joint = torch.cat([X, TEST])
@@ -84,10 +101,10 @@ def test_drawn_functions_discount_the_outliers(robust):
 def test_a_higher_cost_finds_fewer_outliers_down_to_none():
     counts = [
         SURROGATES["robust_gp"]
-        .build(X, Y, config=SURROGATES["robust_gp"].configure({"outlier_cost": cost}), seed=0)
+        .build(X[:20], Y[:20], config={"outlier_cost": cost}, seed=0)
         .outliers.sum()
         .item()
         for cost in (0.0, 1000.0)
     ]
-    assert counts[0] > 4
+    assert counts[0] > 2
     assert counts[1] == 0
