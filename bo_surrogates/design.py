@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from bo_surrogates.errors import RunError, SpaceExhausted
+from bo_surrogates.fidelity import FidelityConfig
 from bo_surrogates.polytope import polytope_points
 from bo_surrogates.space import Space, Value
 
@@ -72,6 +73,59 @@ def sobol_design(
             )
         raise exhausted(space, fixed or {})
     return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
+
+
+def initial_design(
+    space: Space,
+    n: int,
+    seed: int,
+    tried: Tensor,
+    fidelity: FidelityConfig | None = None,
+    fixed: Mapping[str, Value] | None = None,
+    always: Collection[int] = (),
+) -> Tensor:
+    """As `sobol_design`, with the fidelities that a design has where the space has one.
+
+    New points come first; where a finite space holds no more, those that have been tried cheaply
+    are asked at the target, too.
+
+    Args:
+        space: Where.
+        n: Number of points, >= 0.
+        seed: Of the scrambling.
+        tried: `t x d` points in problem coordinates that have been asked: the new points' numbers
+            begin with t.
+        fidelity: How fidelities are chosen, checked for the space; None without one.
+        fixed: Valid values at which parameters are held; the fidelity may be among them.
+        always: Numbers of points that are at the target.
+
+    Raises:
+        SpaceExhausted: n is positive and all points have been tried.
+        RunError: No point that satisfies the constraints was found.
+    """
+    f, fixed = space.fidelity, dict(fixed or {})
+    if f is None or fidelity is None:
+        return sobol_design(space, n, seed, tried, fixed)
+    value = fixed.get(f.name, space.target[f.name])
+    held = {**fixed, f.name: value}
+    moved = space.with_coordinate(tried, f.name, value)
+    X = tried.new_empty(0, space.dim)
+    for avoid in (moved, tried[(moved == tried).all(dim=-1)]):
+        try:
+            X = torch.cat([X, sobol_design(space, n - len(X), seed, [*avoid, *X], held)])
+        except SpaceExhausted:
+            continue
+    if n and not len(X):
+        raise exhausted(space, held)
+    if f.name in fixed:
+        return X
+    seen = {tuple(x) for x in tried.tolist()}
+    for k, x in enumerate(X):
+        number = len(tried) + k
+        row = space.with_coordinate(x, f.name, fidelity.design_value(f, number))
+        if number not in always and tuple(row.tolist()) not in seen:
+            X[k] = row
+    return X
 
 
 def exhausted(space: Space, fixed: Mapping[str, Value]) -> RunError:

@@ -25,14 +25,19 @@ from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
+from bo_surrogates.acquisition.fidelity import (
+    FidelityChoice,
+    baseline_points,
+    maximize_by_cost,
+)
 from bo_surrogates.acquisition.goals import standardized_goals
 from bo_surrogates.acquisition.integrated_variance import integration_points
-from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.acquisition.trust_region import merits, narrowed, replay
 from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.config import Config
-from bo_surrogates.design import sobol_design
+from bo_surrogates.design import initial_design, sobol_design
 from bo_surrogates.errors import FitError, InputError, SpaceExhausted
+from bo_surrogates.fidelity import FidelityConfig, check_fidelity
 from bo_surrogates.objective import (
     Direction,
     Objective,
@@ -124,6 +129,7 @@ def propose(
     q: int = 1,
     X_pending: Tensor | None = None,
     fixed: Mapping[str, object] | None = None,
+    fidelity: FidelityConfig | None = None,
     design: int | None = None,
     seed: int = 0,
 ) -> Proposal:
@@ -144,6 +150,8 @@ def propose(
         q: Points in the batch, >= 1.
         X_pending: `p x d` points whose outcomes are awaited.
         fixed: Values at which parameters are held for this batch.
+        fidelity: What evaluations cost where the space has a fidelity; by default as much as it is.
+            The measurements are taken to be in the order of asking, the pending points after them.
         design: Points of a trust region's first design, each time that it starts: so many of the
             measurements are not judged as its successes and failures; 2 (d + 1) if None.
         seed: Decides everything random.
@@ -168,6 +176,7 @@ def propose(
     if q < 1:
         raise InputError(f"q must be at least 1, got {q}")
     held = space.check_fixed(fixed)
+    fidelity = check_fidelity(space, fidelity, acquisition)
     # What stood at an inactive parameter makes no difference.
     train_X = space.impute(train_X)
     start = time.perf_counter()
@@ -176,12 +185,10 @@ def propose(
         surrogate=surrogate, config=config, seed=derive_seed(seed, "fit"),
     )  # fmt: skip
     fitted = time.perf_counter()
-    Z = space.to_model(train_X)
-    X_pending = None if X_pending is None else space.impute(X_pending)
-    Z_pending = None if X_pending is None else space.to_model(X_pending)
-    avoid = train_X if X_pending is None else torch.cat([train_X, X_pending])
+    X_pending = train_X[:0] if X_pending is None else space.impute(X_pending)
+    avoid = torch.cat([train_X, X_pending])
     region, within = None, space
-    if acquisition.uses_trust_region(len(objectives), space.dim):
+    if fidelity is None and acquisition.uses_trust_region(len(objectives), space.dim):
         design = 2 * (space.dim + 1) if design is None else design
         region = replay(merits(objectives[0], constraints, train_Y), space.dim, q, design)
         if region.restarts and region.count < design:
@@ -196,15 +203,16 @@ def propose(
             weights=goals.weights,
             reference=goals.reference,
             constraints=list(goals.constraints),
-            X_baseline=Z,
+            X_baseline=space.to_model(baseline_points(space, train_X)),
             seed=derive_seed(seed, "acquisition"),
-            X_pending=Z_pending,
+            X_pending=space.to_model(space.to_target(X_pending)) if len(X_pending) else None,
             X_integration=integration_points(space, acquisition, seed),
         )
         if region is not None and region.centre is not None:
             scales = lengthscales(next(iter(getattr(model, "models", [model]))))
             within = narrowed(space, train_X[region.centre], region.length, scales, held)
-        X, value = maximize(function, within, q, acquisition, avoid, held)
+        known = FidelityChoice(fidelity, avoid, X_pending)
+        X, value = maximize_by_cost(function, within, q, acquisition, known, held, model)
     seconds = {"fit": fitted - start, "acquisition": time.perf_counter() - fitted}
     return Proposal(X, value, model, seconds)
 
@@ -247,10 +255,14 @@ class Run:
     Attributes:
         objectives: What was wanted.
         iterations: In order.
+        space: Where; needed to tell what was at the target fidelity.
+        fidelity: What evaluations cost, in a space with a fidelity.
     """
 
     objectives: tuple[Objective, ...]
     iterations: tuple[Iteration, ...]
+    space: Space | None = None
+    fidelity: FidelityConfig | None = None
 
     @property
     def X(self) -> Tensor:
@@ -264,13 +276,32 @@ class Run:
 
     @property
     def best(self) -> Tensor:
-        """`n` best value so far of the one objective."""
+        """`n` best value so far of the one objective; NaN until one is at the target fidelity."""
         if len(self.objectives) != 1:
             raise InputError("a run with several objectives has no single best value")
         (objective,) = self.objectives
         terms = self.Y.new_tensor(list(objective.terms.values()))
         values = self.Y[:, : len(terms)] @ terms  # the objective's metrics are the first columns
-        return objective.sign * (objective.sign * values).cummax(dim=0).values
+        signed = (objective.sign * values).masked_fill(~self.at_target, -torch.inf)
+        best = signed.cummax(dim=0).values
+        return objective.sign * best.masked_fill(best.isinf(), torch.nan)
+
+    @property
+    def at_target(self) -> Tensor:
+        """`n` whether each evaluation was at the target fidelity: all, where there is none."""
+        if self.space is None:
+            return torch.ones(len(self.X), dtype=torch.bool)
+        return self.space.at_target(self.X)
+
+    @property
+    def cost(self) -> Tensor:
+        """`n` cost of all evaluations so far; their number, where there is no fidelity."""
+        X = self.X
+        if self.space is None or self.space.fidelity is None or self.fidelity is None:
+            return torch.arange(1.0, len(X) + 1, dtype=torch.float64)
+        f, column = self.space.fidelity, self.space.varied.index(self.space.fidelity)
+        costs = [self.fidelity.cost(f, f.decode(s)) for s in X[:, column].tolist()]
+        return torch.tensor(costs, dtype=torch.float64).cumsum(dim=0)
 
 
 @dataclass(frozen=True)
@@ -283,12 +314,14 @@ class Described:
         constraints: Bounds on outcomes.
         observe: `n x d` problem coordinates and a seed to `n x m` outcomes, a column for each of
             `metric_names(objectives, constraints)`.
+        fidelity: What evaluations cost, in a space with a fidelity.
     """
 
     space: Space
     objectives: tuple[Objective, ...]
     constraints: tuple[OutcomeConstraint, ...]
     observe: Callable[[Tensor, int], Tensor]
+    fidelity: FidelityConfig | None = None
 
 
 def describe(problem: BaseTestProblem) -> Described:
@@ -300,7 +333,9 @@ def describe(problem: BaseTestProblem) -> Described:
     # A torch Module: to a type checker, every attribute of a problem is a Tensor or a Module.
     p: Any = problem
     if isinstance(getattr(p, "space", None), Space):
-        return Described(p.space, p.objectives, p.constraints, p.observe)
+        return Described(
+            p.space, p.objectives, p.constraints, p.observe, getattr(p, "fidelity", None)
+        )
     parameters: list[Parameter] = []
     for i, (low, high) in enumerate(p.bounds.T.tolist()):
         if i in p.categorical_inds:
@@ -339,6 +374,7 @@ def run(
     initial: int | None = None,
     q: int = 1,
     seed: int = 0,
+    fidelity: FidelityConfig | None = None,
     start: Run | None = None,
     random_where_failed: bool = False,
     on_iteration: Callable[[Iteration, Proposal | None], None] | None = None,
@@ -355,6 +391,7 @@ def run(
             that all surrogates of a seed share it.
         q: Points a batch.
         seed: Decides everything random.
+        fidelity: What evaluations cost where the space has a fidelity; None: as the problem says.
         start: A shorter run of the same settings to continue; the result equals that of an
             uninterrupted run.
         random_where_failed: Whether a surrogate that cannot be fitted, or whose predictions fail
@@ -367,6 +404,8 @@ def run(
     """
     described = describe(problem)
     space, objectives = described.space, described.objectives
+    acquisition = acquisition or AcquisitionConfig()
+    fidelity = check_fidelity(space, fidelity or described.fidelity, acquisition)
     done = list(start.iterations) if start else []
     tell = on_iteration or (lambda iteration, proposal: None)
     while len(done) <= iterations:
@@ -375,7 +414,9 @@ def run(
         begin = time.perf_counter()
         if number == 0:
             n = initial if initial is not None else 2 * (space.dim + 1)
-            X, seconds = sobol_design(space, n, derive_seed(seed, "sobol")), {}
+            nothing = torch.empty(0, space.dim, dtype=torch.float64)
+            X = initial_design(space, n, derive_seed(seed, "sobol"), nothing, fidelity)
+            seconds = {}
         else:
             so_far = Run(objectives, tuple(done))
             try:
@@ -383,15 +424,16 @@ def run(
                     proposal = propose(
                         space, so_far.X, so_far.Y, objectives=objectives,
                         constraints=described.constraints, surrogate=surrogate, config=config,
-                        acquisition=acquisition, q=q, design=len(done[0].X),
-                        seed=derive_seed(seed, number),
+                        acquisition=acquisition, q=q, fidelity=fidelity,
+                        design=len(done[0].X), seed=derive_seed(seed, number),
                     )  # fmt: skip
                     X, seconds = proposal.X, dict(proposal.seconds)
                 except NUMERICAL_FAILURES as error:
                     if not random_where_failed:
                         raise
                     failure = f"{type(error).__name__}: {error}"
-                    X = sobol_design(space, q, derive_seed(seed, "random", number), so_far.X)
+                    anew = derive_seed(seed, "random", number)
+                    X = initial_design(space, q, anew, so_far.X, fidelity)
                     seconds = {"fit": time.perf_counter() - begin}
             except SpaceExhausted:
                 break  # every point has been measured: there is nothing left to do
@@ -401,4 +443,4 @@ def run(
         iteration = Iteration(X, Y, seconds, failure)
         done.append(iteration)
         tell(iteration, proposal)
-    return Run(objectives, tuple(done))
+    return Run(objectives, tuple(done), space, fidelity)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config
 from bo_surrogates.errors import InputError
+from bo_surrogates.fidelity import FidelityConfig
 from bo_surrogates.objective import Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import Space
 
@@ -59,6 +60,8 @@ class Problem(BaseTestProblem):
         optimum: The best known value (one objective).
         max_hypervolume: The largest (or best known) dominated hypervolume with respect to the
             objectives' `reference` values (several objectives).
+        fidelity: What an evaluation costs, where a parameter of the space is a fidelity. What is
+            known of the problem (optimum, hypervolume) is at the target.
         noise_std: Standard deviation of Gaussian observation noise: one number for all metrics
             or one a metric, in the metrics' units; None for no noise.
         negate: Whether `problem(X)` has the opposite sign; `evaluate` never has.
@@ -81,6 +84,7 @@ class Problem(BaseTestProblem):
         config: Config | None = None,
         optimum: Optimum | None = None,
         max_hypervolume: float | None = None,
+        fidelity: FidelityConfig | None = None,
         noise_std: float | Sequence[float] | None = None,
         negate: bool = False,
     ) -> None:
@@ -91,6 +95,11 @@ class Problem(BaseTestProblem):
         self.config = self.config_class() if config is None else config
         self.optimum = optimum
         self._max_hv = max_hypervolume
+        self.fidelity = fidelity
+        if fidelity is None and space.fidelity is not None:
+            self.fidelity = FidelityConfig()
+        if self.fidelity is not None:
+            self.fidelity = self.fidelity.checked(space)
         self.dim = space.dim
         self.num_objectives = len(self.objectives)
         self.num_constraints = len(self.constraints)

@@ -125,13 +125,17 @@ class IntegratedVarianceReduction(AcquisitionFunction):
 
 
 def integration_points(space: Space, config: AcquisitionConfig, seed: int) -> Tensor | None:
-    """Points that fill a space, `z x d` model coordinates; None where no acquisition needs them."""
+    """Points that fill a space, `z x d` model coordinates; None where no acquisition needs them.
+
+    All of them at the target of a fidelity, which is what is to be learned.
+    """
     if config.name != "integrated_variance":
         return None
     count = config.mc_samples
     while True:
         try:
-            return space.to_model(sobol_design(space, count, derive_seed(seed, "integration")))
+            design_seed = derive_seed(seed, "integration")
+            return space.to_model(sobol_design(space, count, design_seed, fixed=space.target))
         except RunError:  # a finite space may hold fewer
             if count == 1:
                 raise

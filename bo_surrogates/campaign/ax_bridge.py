@@ -21,6 +21,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,16 +55,16 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from bo_surrogates.acquisition.defaults import make_acquisition
+from bo_surrogates.acquisition.fidelity import FidelityChoice, maximize_by_cost
 from bo_surrogates.acquisition.goals import Goals, outcome_scales, standardized_goals
 from bo_surrogates.acquisition.integrated_variance import integration_points
-from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.acquisition.trust_region import TrustRegion, merits, narrowed, replay
 from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.campaign.baseline import absolute_constraints, is_pending
 from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Trial
-from bo_surrogates.design import sobol_design
+from bo_surrogates.design import initial_design
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
@@ -132,7 +133,7 @@ class RegistryAcquisition(Acquisition):
             model,
             config=botorch_acqf_options["config"],
             weights=goals.weights,
-            X_baseline=self._observed(),
+            X_baseline=baseline_columns(search.space, self._observed()),
             seed=botorch_acqf_options["seed"],
             constraints=list(goals.constraints),
             reference=goals.reference,
@@ -158,13 +159,15 @@ class RegistryAcquisition(Acquisition):
         search: Search = options["search"]
         function = InModelCoordinates(self.acqf, search.space)
         like = self._observed()
-        X, values = maximize(
+        X, values = maximize_by_cost(
             function,
             search.within(self.surrogate.model),
             n,
             options["config"],
-            search.X_avoid.to(like),
+            search.known.to(like),
             search.fixed,
+            self.surrogate.model,
+            partial(to_ax_columns, search.space),
         )
         Z = search.space.to_model(X).to(like)
         return to_ax_columns(search.space, Z), values, torch.ones(len(X)).to(like)
@@ -176,13 +179,13 @@ class Search:
 
     Attributes:
         space: The campaign's.
-        X_avoid: `n x d` points in problem coordinates that have been tried or are pending.
+        known: The points that have been tried or are pending, and what further ones cost.
         fixed: Values at which parameters are held.
         region: Centre (`d` problem coordinates) and length of the trust region, if there is one.
     """
 
     space: Space
-    X_avoid: Tensor
+    known: FidelityChoice
     fixed: Mapping[str, Value]
     region: tuple[Tensor, float] | None = None
 
@@ -235,6 +238,25 @@ def to_ax_columns(space: Space, Z: Tensor) -> Tensor:
         else:
             columns.append(Z[..., [i]])
     return torch.cat(columns, dim=-1)
+
+
+def baseline_columns(space: Space, X: Tensor) -> Tensor:
+    """Of observed points in Ax's columns, what the best is measured against.
+
+    As `acquisition.fidelity.baseline_points`: those at the target, or all of them moved there.
+    """
+    if space.fidelity is None:
+        return X
+    index = space.varied.index(space.fidelity)
+    column = sum(_width(p) for p in space.varied[:index])
+    low, high = space.model_bounds[:, index].tolist()
+    target = space.to_model(space.to_target(space.bounds[0]))[index].item()
+    at = (X[:, column] - target).abs() <= 1e-9 * (high - low)  # Ax's logarithm may round otherwise
+    if at.any():
+        return X[at]
+    X = X.clone()
+    X[:, column] = target
+    return X
 
 
 class RegistryGenerator(BoTorchGenerator):
@@ -491,6 +513,16 @@ class AxBridge:
         found = [self._encoded(t) for t in trials]
         return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
 
+    def _known(self, trials: Sequence[Trial]) -> FidelityChoice:
+        """What the choice of further points goes by."""
+        running = self._tried([t for t in trials if t.status == "running"])
+        return FidelityChoice(self.spec.fidelity, self._tried(trials), running, self._at_target)
+
+    @property
+    def _at_target(self) -> tuple[int, ...]:
+        """Numbers of trials that are asked at the target fidelity: the baseline's."""
+        return (self.spec.baseline,) if isinstance(self.spec.baseline, int) else ()
+
     def _encoded(self, trial: Trial) -> Tensor:
         """A trial's point in problem coordinates; kept, because each proposal needs them all."""
         point = self._points.get(trial.index)
@@ -504,7 +536,8 @@ class AxBridge:
         spec = self.spec
         completed = [t for t in trials if t.status == "completed"]
         if (
-            not spec.acquisition.uses_trust_region(len(spec.objectives), spec.space.dim)
+            spec.space.fidelity is not None
+            or not spec.acquisition.uses_trust_region(len(spec.objectives), spec.space.dim)
             or not completed
             or is_pending(spec, trials)
         ):
@@ -522,9 +555,10 @@ class AxBridge:
     def _explore(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
     ) -> list[Suggestion]:
-        space = self.spec.space
-        seed = derive_seed(self.spec.seed, "sobol")
-        design = sobol_design(space, n, seed, self._tried(trials), fixed)
+        spec, space = self.spec, self.spec.space
+        seed = derive_seed(spec.seed, "sobol")
+        tried = self._tried(trials)
+        design = initial_design(space, n, seed, tried, spec.fidelity, fixed, self._at_target)
         return [Suggestion(space.decode(x), "sobol", {}, {}) for x in design]
 
     def _exploit(
@@ -537,7 +571,7 @@ class AxBridge:
         if region is not None and region.centre is not None:
             centre = [t for t in trials if t.status == "completed"][region.centre]
             box = spec.space.encode(centre.parameters), region.length
-        search = Search(spec.space, self._tried(trials), fixed, box)
+        search = Search(spec.space, self._known(trials), fixed, box)
         node = self._surrogate_node(trials, search)
         self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
@@ -556,14 +590,20 @@ class AxBridge:
             return self._suggestions(node, run)
 
     def _pending(self, trials: Sequence[Trial]) -> dict[str, list[ObservationFeatures]]:
-        """By metric, the points whose outcomes are awaited, or which gave none: to be avoided."""
+        """By metric, the points whose outcomes are awaited, or which gave none: to be avoided.
+
+        They are so at the target fidelity, which is where points are sought.
+        """
+        target = self.spec.space.target
         waiting = [t for t in trials if t.status != "completed"]
         if not waiting:
             return {}
         # Each metric's own objects: Ax transforms them in place.
         return {
             safe: [
-                ObservationFeatures(parameters=self._to_ax(t.parameters), trial_index=t.index)
+                ObservationFeatures(
+                    parameters=self._to_ax({**t.parameters, **target}), trial_index=t.index
+                )
                 for t in waiting
             ]
             for safe in self._y.values()
@@ -677,11 +717,16 @@ def one_hot_groups(parameters: Sequence[Varied]) -> list[list[int]]:
     """
     groups, column = [], 0
     for p in parameters:
-        width = p.cardinality if isinstance(p, Choice) and p.cardinality > 2 else 1
+        width = _width(p)
         if width > 1:
             groups.append(list(range(column, column + width)))
         column += width
     return groups
+
+
+def _width(p: Varied) -> int:
+    """The number of Ax's columns of a parameter."""
+    return p.cardinality if isinstance(p, Choice) and p.cardinality > 2 else 1
 
 
 def _running(suggestions: Sequence[Suggestion], first: int) -> list[Trial]:

@@ -11,15 +11,26 @@ from collections.abc import Sequence
 
 from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.trial import Trial
-from bo_surrogates.errors import RunError
+from bo_surrogates.errors import InputError, RunError
 from bo_surrogates.objective import OutcomeConstraint, resolve
 from bo_surrogates.space import Values
 
 
 def baseline_point(spec: CampaignSpec, trials: Sequence[Trial]) -> Values | None:
-    """Where the baseline is: the campaign's point, or that of the trial it names (if it exists)."""
+    """Where the baseline is: the campaign's point, or that of the trial it names (if it exists).
+
+    Raises:
+        InputError: That trial is not at the target fidelity.
+    """
     if isinstance(spec.baseline, int):
         named = [t for t in trials if t.index == spec.baseline]
+        if named and not spec.space.is_at_target(named[0].parameters):
+            ((name, value),) = spec.space.target.items()
+            raise InputError(
+                f"baseline: trial {spec.baseline} is at {name} = "
+                f"{named[0].parameters[name]!r}, but what is compared with it is at the target "
+                f"{value!r}; name a trial that is"
+            )
         return dict(named[0].parameters) if named else None
     return None if spec.baseline is None else dict(spec.baseline)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bo_surrogates.campaign import results
 from bo_surrogates.campaign.execution.logs import log_file, log_files, log_folder
 from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.spending import trials_cost
 from bo_surrogates.campaign.storage import Journal
 from bo_surrogates.campaign.storage.archive import archive, read_archive, restore
 from bo_surrogates.campaign.tables import Table, read_table, table_of
@@ -203,6 +204,22 @@ class Campaign:
         """The trials that count against the budget: all but data."""
         return len(budgeted(self.trials))
 
+    @property
+    def spent_cost(self) -> float:
+        """The cost of these trials, running ones and replicates included; 0 without a fidelity."""
+        return trials_cost(self.spec, budgeted(self.trials))
+
+    def left(self, budget: int | None = None) -> int:
+        """How many trials may still be asked, within the budget and its cost.
+
+        Args:
+            budget: Another limit to the number of trials, instead of the campaign's.
+        """
+        trials, limit = budgeted(self.trials), self.spec.budget_cost
+        if limit is not None and trials_cost(self.spec, trials) >= limit:
+            return 0
+        return max((self.spec.budget if budget is None else budget) - len(trials), 0)
+
     def best(self) -> Trial | None:
         """See `results.best`."""
         return results.best(self.spec, self.trials)
@@ -307,15 +324,19 @@ class Campaign:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every point of a finite space has been tried or is running."""
+        """Whether every point of a finite space has been tried or is running.
+
+        Where there is a fidelity, at its target.
+        """
         space = self.spec.space
-        if space.size is None:
+        size = space.count(space.target) if space.target else space.size
+        if size is None:
             return False
-        trials = self.trials
-        if len(trials) < space.size:
+        trials = [t for t in self.trials if space.is_at_target(t.parameters)]
+        if len(trials) < size:
             return False
         points = {tuple(t.parameters.items()) for t in trials}
-        return sum(space.contains(dict(p)) for p in points) >= space.size
+        return sum(space.contains(dict(p)) for p in points) >= size
 
     def add_trial(self, parameters: Mapping[str, object]) -> Trial:
         """Commit a point of the user's own choice as a running trial.
@@ -555,13 +576,20 @@ class Campaign:
     def extend(self, trials: int) -> None:
         """Raise the budget by a number of trials, for good.
 
+        If its cost is limited, that limit is raised by the cost of so many trials at the target.
+
         Raises:
             InputError: Not a positive integer.
         """
         self._require_writer()
         if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
             raise InputError(f"a budget is extended by a positive number of trials, got {trials!r}")
-        self.spec = replace(self.spec, budget=self.spec.budget + trials)
+        changes: dict[str, Any] = {"budget": self.spec.budget + trials}
+        f = self.spec.space.fidelity
+        if self.spec.budget_cost is not None and self.spec.fidelity is not None and f is not None:
+            further = trials * self.spec.replicates * self.spec.fidelity.target_cost(f)
+            changes["budget_cost"] = self.spec.budget_cost + further
+        self.spec = replace(self.spec, **changes)
         self.journal.update_spec(self._id, self.spec.to_dict())
         if self._bridge is not None:
             self._bridge.spec = self.spec

@@ -43,6 +43,7 @@ from bo_surrogates.campaign.spec import BLACK_BOX_KINDS, BlackBoxSource, Campaig
 from bo_surrogates.campaign.tables import read_table
 from bo_surrogates.campaign.trial_table import columns_of, read_points
 from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.fidelity import FidelityConfig
 from bo_surrogates.objective import NOISES, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import KINDS, LinearConstraint, Parameter, Space, parse_constraints
 from bo_surrogates.toml_file import at as _at
@@ -52,26 +53,27 @@ from bo_surrogates.toml_file import required as _required
 from bo_surrogates.toml_file import table as _table
 from bo_surrogates.toml_file import tables as _tables
 
-Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint]]
+Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint], FidelityConfig | None]
 ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
 
 SETTINGS = (
-    "budget", "initial", "batch_size", "workers", "threads", "seed", "timeout", "executor",
-    "scheduler", "asynchronous", "retries", "retry_on", "replicates", "max_consecutive_failures",
-    "on_interrupt",
+    "budget", "budget_cost", "initial", "batch_size", "workers", "threads", "seed", "timeout",
+    "executor", "scheduler", "asynchronous", "retries", "retry_on", "replicates",
+    "max_consecutive_failures", "on_interrupt",
 )  # fmt: skip
 # What a problem brings along, so that a file that names one does not say it too.
 OF_A_PROBLEM = ("parameters", "parameter_constraints", "objectives", "metrics", "constraints")
 TOP_LEVEL = (
     "name", *SETTINGS, *BLACK_BOX_KINDS, "problem_options", *OF_A_PROBLEM, "baseline", "noise",
-    "surrogate", "acquisition", "resources", "early_stopping", "prior_data", "first_points",
+    "surrogate", "acquisition", "fidelity", "resources", "early_stopping", "prior_data",
+    "first_points",
 )  # fmt: skip
 _check_keys = partial(check_keys, top_level=TOP_LEVEL)
 PARAMETER_KEYS = {
-    "float": ("low", "high", "log", "unit", "when", "default"),
-    "int": ("low", "high", "log", "unit", "when", "default"),
-    "ordered": ("values", "unit", "when", "default"),
-    "choice": ("values", "unit", "when", "default"),
+    "float": ("low", "high", "log", "unit", "when", "default", "fidelity", "target"),
+    "int": ("low", "high", "log", "unit", "when", "default", "fidelity", "target"),
+    "ordered": ("values", "unit", "when", "default", "fidelity", "target"),
+    "choice": ("values", "unit", "when", "default", "fidelity", "target"),
     "fixed": ("value", "unit", "when"),
 }
 REQUIRED_KEYS = {"float": ("low", "high"), "int": ("low", "high"), "ordered": ("values",),
@@ -92,8 +94,8 @@ def read_campaign_file(path: str | Path, problem_facts: ProblemFacts | None = No
 
     Args:
         path: The TOML file; without a `name` in it, its stem names the campaign.
-        problem_facts: From a problem's name and options to its space, objectives and constraints
-            (the library itself knows no problems).
+        problem_facts: From a problem's name and options to its space, objectives, constraints and
+            the cost of its fidelity (the library itself knows no problems).
 
     Raises:
         InputError: The file cannot be read, or holds a mistake.
@@ -129,7 +131,8 @@ def campaign_from_mapping(
         if black_box is not None and black_box.kind == "problem":
             facts = _facts_of_problem(data, black_box, problem_facts)
         else:
-            facts = _space(data), _objectives(data), _outcome_constraints(data, _objectives(data))
+            objectives = _objectives(data)
+            facts = _space(data), objectives, _outcome_constraints(data, objectives), None
         surrogate = dict(_table(data, "surrogate"))
         surrogate_name = surrogate.pop("name", "gp")
         with _at("[acquisition]"):
@@ -142,6 +145,7 @@ def campaign_from_mapping(
             baseline=_baseline(data),
             noise=_noise(data, metric_names(facts[1], facts[2])),
             acquisition=acquisition,
+            fidelity=_fidelity(data, facts[3]),
             black_box=black_box,
             surrogate=surrogate_name,
             surrogate_config=surrogate,
@@ -359,6 +363,14 @@ def _noise(data: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
             f"{{yield = 'known'}}, got {noise!r}"
         )
     return dict(noise)
+
+
+def _fidelity(data: Mapping[str, Any], of_problem: FidelityConfig | None) -> FidelityConfig | None:
+    """What the file says of the fidelity; what it leaves out is as the problem has it."""
+    if "fidelity" not in data:
+        return of_problem
+    before = {} if of_problem is None else of_problem.to_dict()
+    return FidelityConfig.from_dict({**before, **_table(data, "fidelity")})
 
 
 def _baseline(data: Mapping[str, Any]) -> Any:

@@ -50,13 +50,14 @@ class Recommendation:
 def recommend_tried(model: CampaignModel) -> Recommendation | None:
     """The tried point whose posterior mean is best among those that satisfy the constraints.
 
-    None where none does.
+    Of those tried at the target, where the space has a fidelity. None where none does.
 
     Raises:
         InputError: The campaign has several objectives.
     """
     value, violation = _merit(model, model.X)
-    value = value.masked_fill(violation > 0, -torch.inf)
+    left_out = (violation > 0) | ~model.spec.space.at_target(model.X)
+    value = value.masked_fill(left_out, -torch.inf)
     best = int(value.argmax())
     if torch.isinf(value[best]):
         return None
@@ -66,6 +67,7 @@ def recommend_tried(model: CampaignModel) -> Recommendation | None:
 def recommend(model: CampaignModel) -> Recommendation | None:
     """The point of the space whose posterior mean is best and satisfies the constraints.
 
+    At the target, where the space has a fidelity; it may have been tried at another one only.
     Never worse, by the mean, than `recommend_tried`. None where no point is found.
 
     Raises:
@@ -75,7 +77,9 @@ def recommend(model: CampaignModel) -> Recommendation | None:
     seed = derive_seed(model.seed, "recommend")
     with limited_threads(1), fixed_seed(seed):
         try:
-            X, _ = maximize(_PosteriorMean(model), space, 1, model.spec.acquisition, model.X)
+            avoid = model.X[space.at_target(model.X)]
+            config = model.spec.acquisition
+            X, _ = maximize(_PosteriorMean(model), space, 1, config, avoid, space.target)
         except SpaceExhausted:
             return tried
     value, violation = _merit(model, X)

@@ -15,8 +15,8 @@ from bo_surrogates.objective import feasible
 def feasible_trials(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Trial]:
     """The completed trials whose measured values satisfy all outcome constraints.
 
-    None, while relative constraints wait for their baseline. Data that were kept although they are
-    outside the space are not among them.
+    Those at the target, where the space has a fidelity. None, while relative constraints wait for
+    their baseline. Data that were kept although they are outside the space are not among them.
 
     Raises:
         InputError: A metric with a relative constraint is 0 at the baseline.
@@ -29,6 +29,7 @@ def feasible_trials(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Trial]:
         t
         for t in trials
         if t.status == "completed"
+        and spec.space.is_at_target(t.parameters)
         and (t.origin != DATA or spec.space.contains(t.parameters))
         and feasible(t.means, constraints)
     ]

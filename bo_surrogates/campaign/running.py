@@ -119,17 +119,17 @@ class _Run:
                 for outcome in runner.wait():
                     self._take(outcome, runner)
             self._check_failures()
-            known = self.campaign.spent
-            if known >= self.stop:
+            left = self.campaign.left(self.stop)
+            if not left:
                 return
-            self._ask(min(self.spec.batch_size, self.stop - known), runner)
+            self._ask(min(self.spec.batch_size, left), runner)
 
     def _run_asynchronously(self, runner: Runner) -> None:
         """Ask for the next point as soon as a worker is free."""
         while True:
             self._check_failures()
             free = -(-(self.workers - runner.pending) // self.spec.replicates)
-            n = min(free, self.stop - self.campaign.spent)
+            n = min(free, self.campaign.left(self.stop))
             if n > 0:
                 self._ask(n, runner)
             if not runner.pending:

@@ -67,12 +67,13 @@ def default_point(model: CampaignModel) -> dict[str, Any]:
     """The point that slices go through where none is given.
 
     The best trial; with several objectives, the one in the middle of the Pareto front; the last
-    trial where none satisfies the constraints.
+    trial where none satisfies the constraints. A fidelity is at its target.
     """
     from bo_surrogates.campaign import results
 
     front = results.pareto_front(model.spec, model.trials)
-    return dict((front[len(front) // 2] if front else model.trials[-1]).parameters)
+    point = (front[len(front) // 2] if front else model.trials[-1]).parameters
+    return {**point, **model.spec.space.target}
 
 
 def axis_of(model: CampaignModel, name: str, points: int = 121) -> Axis:

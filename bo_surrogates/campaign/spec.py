@@ -12,6 +12,7 @@ from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.execution.resources import EXECUTORS, Resources
 from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.fidelity import FidelityConfig, check_fidelity
 from bo_surrogates.objective import NOISES, Noise, Objective, OutcomeConstraint, metric_names
 from bo_surrogates.space import Space, Value, Values
 
@@ -91,6 +92,10 @@ class CampaignSpec:
         surrogate: Name of a registered surrogate.
         surrogate_config: Its configuration as plain data; what is missing takes the defaults.
         acquisition: The acquisition function and its optimizer's budget.
+        fidelity: What evaluations cost where the space has a fidelity, and how fidelities are
+            chosen; None: a cost equal to the fidelity.
+        budget_cost: Cost of all trials, > 0, at which a run ends even if the budget of trials is
+            not spent (the last batch may go beyond it); None: no limit. Needs a fidelity.
         budget: Trials in all, the initial design's included; >= 1.
         initial: Trials of the initial design, in {1, ..., budget}; None: see
             `initial_design_size`.
@@ -135,7 +140,9 @@ class CampaignSpec:
     surrogate: str = "gp"
     surrogate_config: Mapping[str, Any] = field(default_factory=dict)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+    fidelity: FidelityConfig | None = None
     budget: int = 30
+    budget_cost: float | None = None
     initial: int | None = None
     batch_size: int = 1
     workers: int = 1
@@ -178,6 +185,7 @@ class CampaignSpec:
         if not isinstance(self.acquisition, AcquisitionConfig):
             raise InputError(f"acquisition must be an AcquisitionConfig, got {self.acquisition!r}")
         self.acquisition.resolve(len(self.objectives), len(self.constraints))
+        self._check_fidelity()
         for name in ("budget", "batch_size", "workers", "threads", "replicates",
                      "max_consecutive_failures"):  # fmt: skip
             _check_integer(name, getattr(self, name), 1)
@@ -207,6 +215,26 @@ class CampaignSpec:
             raise InputError(f"black_box must be a BlackBoxSource, got {self.black_box!r}")
         if self.prior_data is not None and not isinstance(self.prior_data, PriorData):
             raise InputError(f"prior_data must be a PriorData, got {self.prior_data!r}")
+
+    def _check_fidelity(self) -> None:
+        if self.fidelity is not None and not isinstance(self.fidelity, FidelityConfig):
+            raise InputError(f"fidelity must be a FidelityConfig, got {self.fidelity!r}")
+        checked = check_fidelity(self.space, self.fidelity, self.acquisition)
+        object.__setattr__(self, "fidelity", checked)
+        if self.budget_cost is not None:
+            if checked is None:
+                raise InputError(
+                    "budget_cost needs a fidelity, by which trials cost more or less; without one, "
+                    "budget is the number of trials"
+                )
+            if not _is_number(self.budget_cost) or not 0 < self.budget_cost < math.inf:
+                raise InputError(f"budget_cost must be a number above 0, got {self.budget_cost!r}")
+            object.__setattr__(self, "budget_cost", float(self.budget_cost))
+        if checked is not None and self.early_stopping is not None:
+            raise InputError(
+                "early_stopping and a fidelity exclude each other: both save by short evaluations, "
+                "and a trial that was stopped has no value at its fidelity; remove one of them"
+            )
 
     def _check_execution(self) -> None:
         if self.executor is not None and self.executor not in EXECUTORS:
@@ -305,6 +333,12 @@ class CampaignSpec:
                 object.__setattr__(self, "baseline", self.space.validate(self.baseline))
             except InputError as error:
                 raise InputError(f"baseline: {error}") from None
+            if not self.space.is_at_target(self.baseline):
+                (target,) = self.space.target.items()
+                raise InputError(
+                    f"baseline must be at the target fidelity, {target[0]} = {target[1]!r}: trials "
+                    "at the target are compared with it"
+                )
         else:
             _check_integer("baseline", self.baseline, 0)
 
@@ -368,6 +402,7 @@ class CampaignSpec:
             "noise": dict(self.noise),
             "surrogate_config": dict(self.surrogate_config),
             "acquisition": self.acquisition.to_dict(),
+            "fidelity": self.fidelity and self.fidelity.to_dict(),
             "first_points": [dict(p) for p in self.first_points],
             "resources": self.resources.to_dict(),
             "early_stopping": self.early_stopping and self.early_stopping.to_dict(),
@@ -396,6 +431,11 @@ class CampaignSpec:
                         OutcomeConstraint(**c) for c in data.get("constraints", ())
                     ),
                     "acquisition": AcquisitionConfig.from_dict(data.get("acquisition", {})),
+                    "fidelity": (
+                        FidelityConfig.from_dict(data["fidelity"])
+                        if data.get("fidelity") is not None
+                        else None
+                    ),
                     "resources": Resources.from_dict(data.get("resources", {})),
                     "early_stopping": (
                         EarlyStopping.from_dict(data["early_stopping"])

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from bo_surrogates.campaign.spending import spending
 from bo_surrogates.campaign.trial import budgeted
 
 if TYPE_CHECKING:
@@ -60,7 +61,20 @@ def progress_json(campaign: Campaign) -> dict[str, Any]:
         "surrogate": campaign.spec.surrogate,
         "budget": campaign.spec.budget,
         **_counts(trials),
+        **_spending_json(campaign, trials),
         "seconds": _seconds(trials),
+    }
+
+
+def _spending_json(campaign: Campaign, trials: Sequence[Trial]) -> dict[str, Any]:
+    """What the trials cost, by fidelity; nothing without a fidelity."""
+    spent = spending(campaign.spec, budgeted(trials))
+    if campaign.spec.space.fidelity is None:
+        return {}
+    return {
+        "cost": sum(s.cost for s in spent),
+        "budget_cost": campaign.spec.budget_cost,
+        "fidelities": [{"value": s.value, "trials": s.trials, "cost": s.cost} for s in spent],
     }
 
 
@@ -114,8 +128,7 @@ def print_best(campaign: Campaign, console: Console | None = None) -> None:
     console = console or make_console()
     front = campaign.pareto_front()
     if not front:
-        feasible = " that satisfies the constraints" if campaign.spec.constraints else ""
-        console.print(f"no completed trial{feasible} yet")
+        console.print(no_answer(campaign))
         return
     if len(campaign.spec.objectives) == 1:
         trial = campaign.best()
@@ -160,7 +173,34 @@ def progress_line(campaign: Campaign, trials: Sequence[Trial]) -> str:
         failed += f", {counts['stopped']} stopped early"
     times = ", ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
     data = f", beside {counts['data']} measured before" if counts["data"] else ""
+    if campaign.spec.space.fidelity is not None:
+        limit = campaign.spec.budget_cost
+        cost = sum(s.cost for s in spending(campaign.spec, budgeted(trials)))
+        data += f", at a cost of {cost:g}" + ("" if limit is None else f" of {limit:g}")
     return f"{done} of {campaign.spec.budget} trials done{failed}{data} ({times})"
+
+
+def print_spending(campaign: Campaign, console: Console, trials: Sequence[Trial]) -> None:
+    """The trials by fidelity, and what they cost."""
+    f = campaign.spec.space.fidelity
+    if f is None:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for column in (f.name + unit(campaign, f.name, " [{}]"), "trials", "cost"):
+        table.add_column(column, justify="right")
+    for s in spending(campaign.spec, budgeted(trials)):
+        mark = " (target)" if s.value == f.target else ""
+        table.add_row(f"{_number(s.value)}{mark}", str(s.trials), f"{s.cost:g}")
+    console.print(table)
+
+
+def no_answer(campaign: Campaign) -> str:
+    """What to say where there is no best trial."""
+    at = "".join(
+        f" at the target {n} = {_number(v)}" for n, v in campaign.spec.space.target.items()
+    )
+    feasible = " that satisfies the constraints" if campaign.spec.constraints else ""
+    return f"no completed trial{at}{feasible} yet"
 
 
 def print_failures(console: Console, trials: Sequence[Trial]) -> None:
@@ -379,6 +419,8 @@ def _best_line(campaign: Campaign) -> str:
         return _front_size(len(campaign.pareto_front()))
     trial = campaign.best()
     if trial is None:
+        if campaign.spec.space.fidelity is not None:
+            return no_answer(campaign)
         return "no feasible trial yet" if campaign.spec.constraints else "no result yet"
     (objective,) = campaign.spec.objectives
     value = (

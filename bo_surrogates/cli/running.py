@@ -116,12 +116,12 @@ def resume(
         _note_changes(campaign, Path(target))
         if trials is not None:
             campaign.extend(trials)
-        elif not any(t.status == "running" for t in campaign.trials) and (
-            campaign.spent >= campaign.spec.budget
-        ):
+        elif not any(t.status == "running" for t in campaign.trials) and not campaign.left():
+            limit = campaign.spec.budget_cost
+            cost = "" if limit is None else f", or of cost {limit:g}"
             note(
                 f"campaign {campaign.spec.name!r} has spent its budget of {campaign.spec.budget} "
-                "trials; extend it with --trials N"
+                f"trials{cost}; extend it with --trials N"
             )
         options = _Options(None, workers, executor, scheduler, asynchronous)
         _run(campaign, options, as_json=as_json, verbose=verbose)
@@ -131,13 +131,14 @@ def _note_changes(campaign: Campaign, path: Path) -> None:
     if path.suffix.lower() != ".toml" or not path.exists():
         return
     stored, now = campaign.spec.to_dict(), read_spec(path).to_dict()
-    changed = [key for key in stored if stored[key] != now[key] and key != "budget"]
+    budgets = ("budget", "budget_cost")
+    changed = [key for key in stored if stored[key] != now[key] and key not in budgets]
     if changed:
         note(
             f"{path} has changed since the campaign was started ({', '.join(changed)}); the stored "
             "campaign counts. To use the file, start another with 'run --database'"
         )
-    if now["budget"] != stored["budget"]:
+    if any(now[key] != stored[key] for key in budgets):
         note(f"the stored budget of {stored['budget']} trials counts; extend it with --trials N")
 
 
@@ -170,10 +171,11 @@ def _run(campaign: Campaign, options: _Options, *, as_json: bool, verbose: bool)
         display.summarize("failed")
         raise
     exhausted = campaign.is_exhausted
-    finished = exhausted or campaign.spent >= campaign.spec.budget
+    finished = exhausted or not campaign.left()
     display.summarize("finished" if finished else "stopped")
     if exhausted:
-        note(f"all {campaign.spec.space.size} points of the space have been tried")
+        space = campaign.spec.space
+        note(f"all {space.count(space.target)} points of the space have been tried")
 
 
 @app.command()

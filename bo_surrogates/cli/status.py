@@ -19,6 +19,7 @@ from bo_surrogates.cli.display import (
     make_console,
     print_best,
     print_failures,
+    print_spending,
     progress_json,
     progress_line,
     trial_json,
@@ -56,6 +57,7 @@ def print_status(campaign: Campaign) -> None:
     trials = campaign.trials
     console.print(heading(campaign))
     console.print(progress_line(campaign, trials))
+    print_spending(campaign, console, trials)
     left = seconds_left(campaign.spec, trials)
     if left:
         console.print(f"about {duration(left)} of running left, at the pace of the last trials")

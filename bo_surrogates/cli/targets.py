@@ -28,9 +28,9 @@ def make_problem(name: str, options: Mapping[str, Any]) -> Problem:
 
 
 def problem_facts(name: str, options: Mapping[str, Any]) -> Facts:
-    """Space, objectives and constraints of a registered problem; raises as `make_problem`."""
+    """What a registered problem is to a campaign; raises as `make_problem`."""
     problem = make_problem(name, options)
-    return problem.space, problem.objectives, problem.constraints
+    return problem.space, problem.objectives, problem.constraints, problem.fidelity
 
 
 def read_spec(path: Path) -> CampaignSpec:

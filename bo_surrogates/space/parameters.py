@@ -13,6 +13,8 @@ from bo_surrogates.errors import InputError, did_you_mean
 Value = float | int | str | bool
 Values = dict[str, Value]
 
+_OF_FEW = ("when", "default", "fidelity", "target")  # fields that few parameters have
+
 
 def _number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -107,14 +109,15 @@ class Parameter(ABC):
         return ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: the fields, with the kind as "type"; `when` and `default` where given."""
-        fields = {k: v for k, v in vars(self).items() if k not in ("when", "default")}
+        """Plain data: the fields, with the kind as "type"; those of few parameters where given."""
+        fields = {k: v for k, v in vars(self).items() if k not in _OF_FEW}
         data: dict[str, Any] = {"type": self.kind, **fields}
         if self.when:
             data["when"] = {name: list(values) for name, values in self.when.items()}
-        if getattr(self, "default", None) is not None:
-            data["default"] = self.default  # type: ignore[attr-defined]
-        return data
+        given = {name: getattr(self, name, None) for name in _OF_FEW[1:]}
+        if given["fidelity"] is False:  # unlike a default, which may be false
+            given["fidelity"] = None
+        return data | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,15 @@ class Varied(Parameter):
     Args:
         default: The value that stands in where the parameter is inactive, for the surrogate only;
             see `imputed`.
+        fidelity: Whether the parameter says how exact an evaluation is, as the number of epochs or
+            the share of the data do. Not of a choice.
+        target: The value of a fidelity at which the answer counts; None: the upper bound, or the
+            last value.
     """
 
     default: Value | None = field(default=None, kw_only=True)
+    fidelity: bool = field(default=False, kw_only=True)
+    target: Value | None = field(default=None, kw_only=True)
 
     def _check_default(self) -> None:
         if self.default is None:
@@ -137,6 +146,30 @@ class Varied(Parameter):
                 "without 'when' it is always active: remove default"
             )
         object.__setattr__(self, "default", self.validate(self.default))
+
+    def _check_fidelity(self) -> None:
+        if not isinstance(self.fidelity, bool):
+            raise InputError(f"{self.what}: fidelity must be true or false, got {self.fidelity!r}")
+        if not self.fidelity:
+            if self.target is not None:
+                raise InputError(
+                    f"{self.what}: target is the value of a fidelity at which the answer counts; "
+                    "say fidelity = true as well, or remove target"
+                )
+            return
+        if self.kind == "choice":
+            raise InputError(
+                f"{self.what}: a fidelity needs an order; make it a float, an int or ordered"
+            )
+        if self.when:
+            raise InputError(
+                f"{self.what}: a fidelity is active everywhere; remove 'when', or 'fidelity'"
+            )
+        target = self.decode(self.bounds[1]) if self.target is None else self.target
+        try:
+            object.__setattr__(self, "target", self.validate(target))
+        except InputError as error:
+            raise InputError(f"target: {error}") from None
 
     @property
     @abstractmethod
@@ -193,6 +226,7 @@ class Float(Varied):
         object.__setattr__(self, "high", high)
         _check_bounds(self.what, low, high, self.log)
         self._check_default()
+        self._check_fidelity()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -254,6 +288,7 @@ class Int(Varied):
             object.__setattr__(self, name, int(number))
         _check_bounds(self.what, self.low, self.high, self.log)
         self._check_default()
+        self._check_fidelity()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -323,6 +358,7 @@ class _Listed(Varied):
         if len(set(self.values)) != len(self.values):
             raise InputError(f"{self.what}: values must be distinct, got {list(self.values)!r}")
         self._check_default()
+        self._check_fidelity()
 
     @property
     def listed(self) -> tuple[Value, ...]:

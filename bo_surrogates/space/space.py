@@ -84,6 +84,32 @@ class Space:
         self._index = {p.name: i for i, p in enumerate(self.varied)}
         for constraint in self.constraints:
             self._check_constraint(constraint)
+        self._check_fidelity()
+
+    def _check_fidelity(self) -> None:
+        fidelities = [p for p in self.varied if p.fidelity]
+        if len(fidelities) > 1:
+            raise InputError(
+                f"a space has at most one fidelity, got {', '.join(p.name for p in fidelities)}"
+            )
+        for f in fidelities:
+            if len(self.varied) == 1:
+                raise InputError(
+                    f"{f.what} is a fidelity and the only one that varies: there is nothing to "
+                    "optimize; add a parameter"
+                )
+            for p in self.parameters:
+                if f.name in p.when:
+                    raise InputError(
+                        f"{p.what}: 'when' names the fidelity {f.name!r}, but a point is the same "
+                        "at every fidelity; remove the condition"
+                    )
+            for c in self.constraints:
+                if f.name in c.coefficients:
+                    raise InputError(
+                        f"parameter constraint '{c}' names the fidelity {f.name!r}, but a point "
+                        "is valid at every fidelity or at none; remove the constraint"
+                    )
 
     def _check_constraint(self, constraint: LinearConstraint) -> None:
         if not constraint.coefficients:
@@ -143,6 +169,38 @@ class Space:
     def categorical_inds(self) -> list[int]:
         """Indices of choice parameters."""
         return [i for i, p in enumerate(self.varied) if isinstance(p, Choice)]
+
+    # ---- the fidelity ----------------------------------------------------------------------------
+    @cached_property
+    def fidelity(self) -> Varied | None:
+        """The parameter that says how exact an evaluation is, if there is one."""
+        return next((p for p in self.varied if p.fidelity), None)
+
+    @property
+    def target(self) -> Values:
+        """The fidelity's target by its name; empty where there is no fidelity."""
+        f = self.fidelity
+        return {} if f is None or f.target is None else {f.name: f.target}
+
+    def is_at_target(self, values: Mapping[str, Value]) -> bool:
+        """Whether a point has the target fidelity; always, where there is no fidelity."""
+        return all(same_value(value, values.get(name)) for name, value in self.target.items())
+
+    def at_target(self, X: Tensor) -> Tensor:
+        """As `is_at_target`, of points `... x d` in problem coordinates: booleans `...`."""
+        return (self.to_target(X) == X).all(dim=-1)
+
+    def to_target(self, X: Tensor) -> Tensor:
+        """Problem coordinates `... x d` with the fidelity at its target."""
+        for name, value in self.target.items():
+            X = self.with_coordinate(X, name, value)
+        return X
+
+    def with_coordinate(self, X: Tensor, name: str, value: Value) -> Tensor:
+        """Problem coordinates `... x d` with a varied parameter at a value."""
+        X = X.clone()
+        X[..., self._index[name]] = self.varied[self._index[name]].encode(value)
+        return X
 
     # ---- conditions and fixed values -----------------------------------------------------------
     @property

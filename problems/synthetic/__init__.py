@@ -24,6 +24,20 @@ def register(registry: Registry[ProblemEntry]) -> None:
             ("continuous",),
         ),
         (
+            "augmented_branin",
+            "augmented:AugmentedBranin",
+            "branin with a fidelity: cheap evaluations are of a distorted function",
+            "Wu et al. 2019, UAI, arXiv 1903.04703; BoTorch",
+            ("continuous", "fidelity"),
+        ),
+        (
+            "augmented_hartmann6",
+            "augmented:AugmentedHartmann6",
+            "hartmann6 with a fidelity: cheap evaluations are of a distorted function",
+            "Wu et al. 2019, UAI, arXiv 1903.04703; BoTorch",
+            ("continuous", "fidelity"),
+        ),
+        (
             "ackley",
             "shifted:Ackley",
             "any number of inputs, many local minima around one funnel, off the centre",

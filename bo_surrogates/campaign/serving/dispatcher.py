@@ -147,7 +147,7 @@ class Dispatcher:
                 f"the last {self.failures} trials failed; mend the black box, then start the "
                 "server again"
             )
-        wanted = min(missing + self.ahead, spec.budget - self.campaign.spent)
+        wanted = min(missing + self.ahead, self.campaign.left())
         if wanted <= 0:
             return []
         try:

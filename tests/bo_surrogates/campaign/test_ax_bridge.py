@@ -111,7 +111,7 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     trials = told(campaign, 8, lambda v: 1e3 + 40 * (v["a"] - 1) ** 2 + math.log10(v["b"]) * v["c"])
     bridge = AxBridge(campaign)
     bridge.sync(trials)
-    node = bridge._surrogate_node(trials, ax_bridge.Search(space, bridge._tried(trials), {}))
+    node = bridge._surrogate_node(trials, ax_bridge.Search(space, bridge._known(trials), {}))
     bridge.client.set_generation_strategy(GenerationStrategy(name="t", nodes=[node]))
     with fixed_seed(0):
         bridge.client.get_next_trials(max_trials=1)

@@ -142,7 +142,7 @@ def test_acquisition_values_equal_those_of_the_loop(case):
     campaign = spec(objectives, constraints=constraints, acquisition=config, baseline=baseline)
     bridge = AxBridge(campaign)
     bridge.sync(trials)
-    node = bridge._surrogate_node(trials, ax_bridge.Search(SPACE, bridge._tried(trials), {}))
+    node = bridge._surrogate_node(trials, ax_bridge.Search(SPACE, bridge._known(trials), {}))
     bridge.client.set_generation_strategy(GenerationStrategy(name="t", nodes=[node]))
     with fixed_seed(0):
         bridge.client.get_next_trials(max_trials=1)

@@ -124,7 +124,7 @@ def facts(name, options):
     PROBLEMS[name]
     if set(options) - {"noise"}:
         raise InputError(f"problem {name!r} has no option {min(set(options) - {'noise'})!r}")
-    return PROBLEM_SPACE, (Objective("f"),), (OutcomeConstraint("g", "<=", 1.0),)
+    return PROBLEM_SPACE, (Objective("f"),), (OutcomeConstraint("g", "<=", 1.0),), None
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_a_problem_brings_its_space_objectives_and_constraints(write):
     text = 'problem = "bowl"\n[problem_options]\nnoise = 0.1\n'
     spec = read_campaign_file(write(text), facts)
     assert spec.space == PROBLEM_SPACE
-    assert (spec.objectives, spec.constraints) == facts("bowl", {})[1:]
+    assert (spec.objectives, spec.constraints) == facts("bowl", {})[1:3]
     assert spec.black_box == BlackBoxSource("problem", "bowl", {"noise": 0.1})
 
 
@@ -195,7 +195,7 @@ def test_the_shipped_examples_are_valid(path):
 
     def registered_facts(name, options):
         problem = REGISTERED[name].make(**options)
-        return problem.space, problem.objectives, problem.constraints
+        return problem.space, problem.objectives, problem.constraints, problem.fidelity
 
     assert read_campaign_file(path, registered_facts).name == path.stem
 
