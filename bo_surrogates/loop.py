@@ -438,7 +438,7 @@ def run(
             except SpaceExhausted:
                 break  # every point has been measured: there is nothing left to do
         begin = time.perf_counter()
-        Y = described.observe(X, derive_seed(seed, "noise", number))
+        Y = described.observe(X, derive_seed(seed, "noise", number)).to(X)
         seconds["evaluation"] = time.perf_counter() - begin
         iteration = Iteration(X, Y, seconds, failure)
         done.append(iteration)
