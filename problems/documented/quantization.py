@@ -190,9 +190,15 @@ def pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
 
     Where their number is odd the larger half goes to the end, as in XLA's "SAME".
     """
+    widths = same_padding(x.shape[-2], x.shape[-1], kernel_size, stride)
+    return functional.pad(x, widths) if any(widths) else x
+
+
+def same_padding(height: int, width: int, kernel_size: int, stride: int) -> list[int]:
+    """The widths that `pad_same` adds: left, right, above, below."""
     widths: list[int] = []
-    for size in (x.shape[-1], x.shape[-2]):
+    for size in (width, height):
         windows = -(-size // stride)
         total = max((windows - 1) * stride + kernel_size - size, 0)
         widths += [total // 2, total - total // 2]
-    return functional.pad(x, widths) if any(widths) else x
+    return widths

@@ -13,7 +13,6 @@ See `operators` for what they can be.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from bo_surrogates.errors import InputError
 from problems.documented.binarization.inputs import InputBinarizer
 from problems.documented.binarization.operators import BinarizerConfig, operator_config
 from problems.documented.binarization.weights import make_weight_binarizer
+from problems.documented.binarization.windows import Windows
 from problems.documented.quantization import pad_same
 
 
@@ -60,6 +60,17 @@ class OutputScale(nn.Module):
     def elementwise_ops(self, output: Tensor) -> int:
         """None: the layer's."""
         return 0
+
+
+def finish(
+    y: Tensor, fixed_scale: Tensor | None, input_scale: Tensor | None, offset: Tensor | None
+) -> Tensor:
+    """Scales and bias, in the one order that packed execution keeps too."""
+    if fixed_scale is not None:
+        y = y * fixed_scale
+    if input_scale is not None:
+        y = y * input_scale
+    return y if offset is None else y + offset
 
 
 class BinaryLayer(nn.Module):
@@ -121,9 +132,9 @@ class BinaryLayer(nn.Module):
         """The layer's linear map, without bias."""
         raise NotImplementedError
 
-    def window_mean(self, x: Tensor) -> Tensor:
-        """The mean of |x| over channels and each window of the kernel, `n x 1 x positions`."""
-        raise NotImplementedError
+    def windows(self) -> Windows:
+        """Which inputs each output sees; of a linear layer, all of a one-pixel image."""
+        return Windows((1, 1), (1, 1), (1, 1), (0, 0))
 
     def fixed_scale(self, weight_scale: Tensor | None) -> Tensor | None:
         """The factor of the outputs that does not depend on the inputs, `channels x ...`."""
@@ -135,29 +146,19 @@ class BinaryLayer(nn.Module):
             scale = learnt if scale is None else scale * learnt
         return scale
 
-    def input_scale(self, x: Tensor) -> Tensor | None:
-        """The factor of the outputs that does, broadcasting with them; None where there is none."""
-        if self.config.input_scale == "map":
-            return self.window_mean(x.detach())
-        return self.inputs.sample_scale(x)
-
-    def finish(self, y: Tensor, fixed_scale: Tensor | None, input_scale: Tensor | None) -> Tensor:
-        """Scales and bias, in the one order that packed execution keeps too."""
-        if fixed_scale is not None:
-            y = y * fixed_scale
-        if input_scale is not None:
-            y = y * input_scale
-        if self.bias is not None:
-            y = y + self.bias.reshape(-1, *[1] * self.spatial_dims)
-        return y
+    def offset(self) -> Tensor | None:
+        """The bias, broadcasting with the outputs."""
+        return None if self.bias is None else self.bias.reshape(-1, *[1] * self.spatial_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """As torch's layer of the same shape."""
         inputs = self.inputs(x)
         weights = self.weights(self.weight)
         y = self.contract(inputs.signs, weights.signs)
-        scale = self.input_scale(x) if self.config.input_scale == "map" else inputs.scale
-        return self.finish(y, self.fixed_scale(weights.scale), scale)
+        input_scale = inputs.scale
+        if self.config.input_scale == "map":
+            input_scale = self.windows().mean_abs(x.detach())
+        return finish(y, self.fixed_scale(weights.scale), input_scale, self.offset())
 
     def elementwise_ops(self, output: Tensor) -> int:
         """A multiplication an output where the scale depends on the input or the position; a scale
@@ -221,33 +222,24 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
             groups=groups,
             bias=bias,
         )
-        if same and (dilation not in (1, (1, 1)) or len({*self.kernel_size, *self.stride}) > 2):
+        square = all(len(set(pair)) == 1 for pair in (self.kernel_size, self.stride))
+        if same and not (square and self.dilation == (1, 1)):
             raise InputError("padding 'same' is for square kernels without dilation")
         self.same = same
         self._make_binarizers(operator, in_channels, 2, output_size)
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Zeros around the inputs, as the layer's padding says."""
-        if self.same:
-            return pad_same(x, self.kernel_size[0], self.stride[0])
-        if isinstance(self.padding, str):  # torch's own names are refused at construction
-            return x
-        rows, columns = self.padding
-        return functional.pad(x, (columns, columns, rows, rows)) if rows or columns else x
+    def windows(self) -> Windows:
+        """See `BinaryLayer`."""
+        padding = None if self.same else _pair(self.padding)
+        return Windows(_pair(self.kernel_size), _pair(self.stride), _pair(self.dilation), padding)
 
     def contract(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """A convolution."""
         if self.same:
-            inputs = self.pad(inputs)
+            inputs = pad_same(inputs, self.kernel_size[0], self.stride[0])
         return functional.conv2d(
             inputs, weights, None, self.stride, self.padding, self.dilation, self.groups
         )
-
-    def window_mean(self, x: Tensor) -> Tensor:
-        """See `BinaryLayer`; padding counts as zeros."""
-        kernel = x.new_full((1, 1, *self.kernel_size), 1 / math.prod(self.kernel_size))
-        mean = self.pad(x.abs().mean(dim=1, keepdim=True))
-        return functional.conv2d(mean, kernel, None, self.stride, 0, self.dilation)
 
 
 class BinaryConv1d(BinaryLayer, nn.Conv1d):
@@ -288,11 +280,14 @@ class BinaryConv1d(BinaryLayer, nn.Conv1d):
             inputs, weights, None, self.stride, self.padding, self.dilation, self.groups
         )
 
-    def window_mean(self, x: Tensor) -> Tensor:
-        """See `BinaryLayer`; padding counts as zeros."""
-        kernel = x.new_full((1, 1, *self.kernel_size), 1 / math.prod(self.kernel_size))
-        mean = x.abs().mean(dim=1, keepdim=True)
-        return functional.conv1d(mean, kernel, None, self.stride, self.padding, self.dilation)
+    def windows(self) -> Windows:
+        """See `BinaryLayer`; a sequence is an image of one row."""
+        return Windows(
+            (1, self.kernel_size[0]),
+            (1, self.stride[0]),
+            (1, self.dilation[0]),
+            (0, int(self.padding[0])),
+        )
 
 
 class BinaryLinear(BinaryLayer, nn.Linear):
@@ -322,6 +317,11 @@ class BinaryLinear(BinaryLayer, nn.Linear):
     def contract(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """A product with the weights' transpose."""
         return functional.linear(inputs, weights)
+
+
+def _pair(numbers: Any) -> tuple[int, int]:
+    rows, columns = numbers
+    return rows, columns
 
 
 def _is_same(padding: object) -> bool:
