@@ -21,10 +21,10 @@ from abc import ABC, abstractmethod
 from typing import Literal, Self
 
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from bo_surrogates.errors import InputError, RunError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.kernels.singular import Dual, log_nngp, ntk, optimal_dual
 
 SQUARED_DISTANCE_FLOOR = 1e-12

@@ -26,12 +26,12 @@ from botorch.posteriors import Posterior
 from botorch.posteriors.ensemble import EnsemblePosterior
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.utils.transforms import concatenate_pending_points, t_batch_mode_transform
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import InputError, RunError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.posteriors.gaussian_mixture import GaussianMixture
 from bo_surrogates.posteriors.scale_mixture import ScaleMixturePosterior
 from bo_surrogates.seeding import derive_seed

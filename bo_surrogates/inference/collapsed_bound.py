@@ -15,8 +15,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 
 class Collapsed(NamedTuple):

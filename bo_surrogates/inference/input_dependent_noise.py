@@ -25,8 +25,9 @@ from gpytorch.likelihoods.gaussian_likelihood import _GaussianLikelihoodBase
 from gpytorch.likelihoods.noise_models import Noise
 from gpytorch.priors import LogNormalPrior, NormalPrior
 from linear_operator.operators import DiagLinearOperator
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Size, Tensor
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 MAX_KNOTS = 50
 LOG_NOISE_MEAN, LOG_NOISE_STD = -4.0, 1.0  # prior of m: that of BoTorch's constant noise

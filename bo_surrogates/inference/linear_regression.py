@@ -20,9 +20,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 
 def inverse_triangular(lower: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 
 class QuadraticFormAndLogDeterminant(torch.autograd.Function):

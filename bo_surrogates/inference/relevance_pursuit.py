@@ -31,8 +31,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from scipy.optimize import minimize
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 Array = npt.NDArray[np.float64]
 

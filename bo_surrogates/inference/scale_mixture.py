@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.inference.marginal_likelihood import QuadraticFormAndLogDeterminant
 from bo_surrogates.inference.scale_laws import ScaleLaw
 

@@ -19,9 +19,9 @@ from botorch.utils.constraints import LogTransformedInterval
 from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import RBFKernel
 from gpytorch.priors import GammaPrior
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Size, Tensor
 
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.kernels.mixed import SHORTEST_LENGTHSCALE, dimension_scaled_prior
 
 QUADRATURE_NODES = 32

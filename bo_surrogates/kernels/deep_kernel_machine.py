@@ -28,11 +28,11 @@ import torch
 from botorch.sampling.pathwise.features.maps import FeatureMap
 from gpytorch.kernels import Kernel
 from gpytorch.priors import NormalPrior
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Size, Tensor
 from torch.nn import Parameter
 
 from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.kernels.arc_cosine import arc_cosine_pair
 
 GRAM_KERNELS = ("se", "normalized-se", "relu", "linear")

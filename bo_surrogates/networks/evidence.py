@@ -30,6 +30,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.networks import BatchedMLP
 
 MAX_POINTS = 300  # more are thinned out at random: the evidence is of few numbers
@@ -222,7 +223,7 @@ class RelevanceSearch(NamedTuple):
             added = noise.exp() * added
         added = added.expand_as(self.Y).mT  # m x n
         total = (2 * size).exp()[:, None, None] * covariance + added.diag_embed()
-        factor = torch.linalg.cholesky(total)
+        factor = psd_safe_cholesky(total)
         white = torch.linalg.solve_triangular(factor, self.Y.mT.unsqueeze(-1), upper=False)
         log_root = factor.diagonal(dim1=-2, dim2=-1).log().sum()
         result: Tensor = value - 0.5 * white.square().sum() - log_root

@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from scipy.optimize import minimize
 from torch import Tensor
 
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.networks.linearization import Linearization, linearize
 from bo_surrogates.networks.linearized_posterior import WeightPrior, condition
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import torch
 from botorch.exceptions.errors import UnsupportedError
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.inference.linear_regression import inverse_triangular, standard_normal
 from bo_surrogates.networks import Layer
 from bo_surrogates.networks.linearization import Linearization

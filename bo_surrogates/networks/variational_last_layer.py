@@ -17,8 +17,9 @@ from __future__ import annotations
 import math
 
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 
 def collapsed_bound(phi: Tensor, targets: Tensor, noise: Tensor) -> Tensor:

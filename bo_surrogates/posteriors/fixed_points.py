@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import torch
 from botorch.models.transforms.outcome import Standardize
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
+
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 SMALLEST_VARIANCE = 1e-10  # of standardized outcomes; GPyTorch's own, in float64
 

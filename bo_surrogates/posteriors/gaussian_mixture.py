@@ -11,10 +11,10 @@ samples, each a function of one member at all points.
 from __future__ import annotations
 
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.posteriors.ensemble import EnsembleMixturePosterior
 
 _JITTER = 1e-8  # relative to the largest variance; a repeated point makes a covariance singular

@@ -26,11 +26,11 @@ from botorch.sampling.base import MCSampler
 from botorch.sampling.get_sampler import GetSampler
 from botorch.sampling.normal import IIDNormalSampler, SobolQMCNormalSampler
 from gpytorch.settings import min_variance
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Size, Tensor
 from torch.quasirandom import SobolEngine
 
 from bo_surrogates.errors import InputError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 
 
 class ScaleMixturePosterior(Posterior):

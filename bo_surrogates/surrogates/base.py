@@ -16,13 +16,13 @@ import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from botorch.exceptions.errors import UnsupportedError
+from botorch.exceptions.errors import ModelFittingError, UnsupportedError
 from botorch.models.model import Model
 from botorch.models.transforms.input import (
     ChainedInputTransform,
@@ -31,13 +31,15 @@ from botorch.models.transforms.input import (
     NumericToCategoricalEncoding,
 )
 from botorch.models.transforms.outcome import OutcomeTransform, Standardize
+from linear_operator.utils.errors import NanError, NotPSDError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributions import Normal
 
 from bo_surrogates.config import Config
-from bo_surrogates.errors import FitWarning, InputError
+from bo_surrogates.errors import FitError, FitWarning, InputError
+from bo_surrogates.inference.cholesky import recorded_jitter
 from bo_surrogates.posteriors.fixed_points import FixedPoints
 from bo_surrogates.registry import Registry
 from bo_surrogates.seeding import fixed_seed
@@ -522,14 +524,27 @@ def seed_or_random(seed: int | None) -> int:
 def fit(model: Surrogate, warm_start: Surrogate | None = None) -> Surrogate:
     """Fit a constructed model under its seed; warn where its diagnostics failed.
 
-    Every fit goes through here, the registry's and Ax's.
+    Every fit goes through here, the registry's and Ax's. What had to be added to a covariance
+    matrix in a fit that factorizes any is "jitter" in its diagnostics (`inference/cholesky.py`).
+
+    Raises:
+        FitError: A covariance matrix cannot be factorized, or no search for the hyper-parameters
+            succeeded.
     """
-    with fixed_seed(model.seed):
-        model.fit(warm_start=warm_start)
+    name = model.entry_name or type(model).__name__
+    try:
+        with fixed_seed(model.seed), recorded_jitter() as jitter:
+            model.fit(warm_start=warm_start)
+    except (ModelFittingError, NotPSDError, NanError, torch.linalg.LinAlgError) as error:
+        data = model.training_data
+        points = "its data" if data is None else f"{len(data.X)} points"
+        raise FitError(f"the {name} surrogate could not be fitted to {points}: {error}") from error
+    if jitter.factorizations:
+        values = {**model.diagnostics.values, "jitter": jitter.largest}
+        model.diagnostics = replace(model.diagnostics, values=values)
     if not model.diagnostics.converged:
         warnings.warn(
-            f"the fit of {model.entry_name or type(model).__name__} is not to be relied on: "
-            f"{model.diagnostics.message}",
+            f"the fit of {name} is not to be relied on: {model.diagnostics.message}",
             FitWarning,
             stacklevel=3,
         )

@@ -35,11 +35,11 @@ from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.kernels import Kernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
 from bo_surrogates.errors import InputError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.kernels.deep import LIPSCHITZ_ONE, DeepKernel, DeepKernelFeatures
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.seeding import derive_seed

@@ -34,7 +34,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
-from botorch.exceptions.errors import ModelFittingError, UnsupportedError
+from botorch.exceptions.errors import UnsupportedError
 from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
@@ -59,14 +59,12 @@ from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from linear_operator.operators import LinearOperator
-from linear_operator.utils.cholesky import psd_safe_cholesky
-from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice
-from bo_surrogates.errors import FitError, InputError
+from bo_surrogates.errors import InputError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
-from bo_surrogates.inference.jitter import recorded_jitter
 from bo_surrogates.inference.linear_regression import inverse_triangular, row_products
 from bo_surrogates.inference.log_domain import optimize_log_noise
 from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
@@ -199,22 +197,16 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
                     if name in own and own[name].shape == value.shape:
                         own[name].copy_(value)
         mll = self.marginal_likelihood()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
-                fit_gpytorch_mll(mll, **self.fit_options())
-            self.diagnostics = self._diagnose(mll)
-        except (ModelFittingError, NotPSDError, NanError) as error:
-            raise FitError(
-                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
-                f"{self.train_targets.shape[-1]} points: {error}"
-            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
+            fit_gpytorch_mll(mll, **self.fit_options())
+        self.diagnostics = self._diagnose(mll)
         return self
 
     def _diagnose(self, mll: ExactMarginalLogLikelihood) -> FitDiagnostics:
         self.train()
         X = [self.transform_inputs(x) for x in self.train_inputs]
-        with torch.no_grad(), recorded_jitter() as jitter:
+        with torch.no_grad():
             value = mll(self(*self.train_inputs), self.train_targets, *X).sum().item()
         self.eval()
         noise = self.training_noise().diagonal().mean().item()
@@ -225,7 +217,6 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
             values={
                 "log_marginal_likelihood_per_point": value,
                 "noise_variance": noise,
-                "jitter": jitter.largest,
             },
         )
 

@@ -38,11 +38,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
-from bo_surrogates.errors import FitError
 from bo_surrogates.networks import BatchedMLP, Layer
 from bo_surrogates.networks.gauss_newton import Evidence, maximize_evidence, train
 from bo_surrogates.networks.kronecker_posterior import Kronecker, LastLayer
@@ -133,14 +131,8 @@ class LinearizedLaplace(LinearizedSurrogate):
         With `warm_start`, from that model's weights, under its theta_0, with its variances. One
         thread is used: the result is not to depend on the rounding of sums.
         """
-        try:
-            with limited_threads(1), torch.no_grad():
-                self._train(warm_start)
-        except (NotPSDError, NanError) as error:
-            raise FitError(
-                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
-                f"{len(self._targets)} points: {error}"
-            ) from error
+        with limited_threads(1), torch.no_grad():
+            self._train(warm_start)
         return self
 
     def _train(self, warm_start: Surrogate | None) -> None:

@@ -32,7 +32,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from botorch.models.transforms.outcome import Standardize
-from linear_operator.utils.errors import NanError, NotPSDError
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -134,16 +133,10 @@ class RandomFeatureSurrogate(FeatureRegression):
         warm = warm_start if isinstance(warm_start, RandomFeatureSurrogate) else None
         if warm is not None and not (warm.fitted and len(warm.log_scales) == len(self.log_scales)):
             warm = None
-        try:
-            with limited_threads(1):
-                steps, log_variance, log_noise = self._fit_scales(warm)
-                with torch.no_grad():
-                    self._fit_ridge(steps, log_variance, log_noise)
-        except (NotPSDError, NanError, torch.linalg.LinAlgError) as error:
-            raise FitError(
-                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
-                f"{len(self._targets)} points: {error}"
-            ) from error
+        with limited_threads(1):
+            steps, log_variance, log_noise = self._fit_scales(warm)
+            with torch.no_grad():
+                self._fit_ridge(steps, log_variance, log_noise)
         return self
 
     def _fit_scales(self, warm: RandomFeatureSurrogate | None) -> tuple[int, Tensor, Tensor]:

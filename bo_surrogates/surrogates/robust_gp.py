@@ -40,11 +40,9 @@ from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.priors import LogNormalPrior
 from linear_operator.operators import LinearOperator
-from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, real
-from bo_surrogates.errors import FitError
 from bo_surrogates.inference.relevance_pursuit import (
     FINE_TOLERANCE,
     LogNormal,
@@ -117,18 +115,11 @@ class RobustGP(ExactGPSurrogate):
         count = self.train_targets.shape[-1]
         most = math.floor(self.config.max_fraction * count)
         counts = {min(k, most) for k in (*FEW, *(int(share * count) for share in FRACTIONS))}
-        try:
-            density = self._density()
-            found = pursue(density, counts)
-            best = max(found, key=self._score)
-            best = density.maximize(best.outliers, best.position, best.share, FINE_TOLERANCE)
-            self._keep(best)
-            self.diagnostics = self._diagnose(self.marginal_likelihood())
-        except (NotPSDError, NanError) as error:
-            raise FitError(
-                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
-                f"{count} points: {error}"
-            ) from error
+        density = self._density()
+        best = max(pursue(density, counts), key=self._score)
+        best = density.maximize(best.outliers, best.position, best.share, FINE_TOLERANCE)
+        self._keep(best)
+        self.diagnostics = self._diagnose(self.marginal_likelihood())
         figures = {
             "outliers": float(self.outliers.sum()),
             "evaluations": float(density.evaluations),

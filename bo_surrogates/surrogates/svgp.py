@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
-from botorch.exceptions.errors import ModelFittingError, UnsupportedError
+from botorch.exceptions.errors import UnsupportedError
 from botorch.exceptions.warnings import InputDataWarning, UserInputWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskVariationalGP
@@ -38,14 +38,12 @@ from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from linear_operator import to_linear_operator
-from linear_operator.utils.cholesky import psd_safe_cholesky
-from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer
-from bo_surrogates.errors import FitError, InputError
+from bo_surrogates.errors import InputError
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.inference.collapsed_bound import Collapsed, collapse
-from bo_surrogates.inference.jitter import recorded_jitter
 from bo_surrogates.kernels.mixed import stationary_kernel
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import fixed_seed
@@ -172,17 +170,11 @@ class SVGP(Surrogate, SingleTaskVariationalGP):
         for parameter in hyperparameters:
             parameter.requires_grad_()
         try:
-            with recorded_jitter() as jitter:
-                for _ in range(self.config.rounds):
-                    self._choose_inducing_points()
-                    self._maximize()
-                with torch.no_grad():
-                    best = self.collapsed()
-        except (ModelFittingError, NotPSDError, NanError) as error:
-            raise FitError(
-                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
-                f"{len(self._targets)} points: {error}"
-            ) from error
+            for _ in range(self.config.rounds):
+                self._choose_inducing_points()
+                self._maximize()
+            with torch.no_grad():
+                best = self.collapsed()
         finally:
             self.requires_grad_(False)
         q = self._strategy._variational_distribution
@@ -197,7 +189,6 @@ class SVGP(Surrogate, SingleTaskVariationalGP):
                 "evidence_lower_bound_per_point": best.bound.item() / len(self._targets),
                 "noise_variance": self.noise_variance().mean().item(),
                 "inducing_points": float(len(self._strategy.inducing_points)),
-                "jitter": jitter.largest,
             },
         )
         return self

@@ -61,11 +61,11 @@ from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from linear_operator import to_linear_operator
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 from torch.distributions import Normal
 
 from bo_surrogates.config import Config, choice, integer, real
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import NNGPKernel, NTKKernel
 from bo_surrogates.kernels.random_network import RandomNetworkFeatures, TangentFeatures

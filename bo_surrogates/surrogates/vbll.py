@@ -37,7 +37,6 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 import torch
-from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, integer, real
@@ -149,15 +148,9 @@ class VariationalLastLayer(LinearizedSurrogate):
         One thread is used: the result is not to depend on the rounding of sums.
         """
         warm = self._warm(warm_start)
-        try:
-            with limited_threads(1):
-                if warm is None or not self._keeps_features(warm):
-                    self._train(warm)
-        except (NotPSDError, NanError) as error:
-            raise FitError(
-                f"the {self.entry_name or type(self).__name__} surrogate could not be fitted to "
-                f"{len(self._targets)} points: {error}"
-            ) from error
+        with limited_threads(1):
+            if warm is None or not self._keeps_features(warm):
+                self._train(warm)
         return self
 
     def _warm(self, model: Surrogate | None) -> VariationalLastLayer | None:

@@ -5,11 +5,9 @@ import torch
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.models import ModelList, ModelListGP, SingleTaskGP
 from botorch.models.transforms import Normalize, Standardize
-from linear_operator.utils.cholesky import psd_safe_cholesky
 
 from bo_surrogates.acquisition.defaults import make_sampler
 from bo_surrogates.errors import InputError
-from bo_surrogates.inference.jitter import recorded_jitter
 from bo_surrogates.surrogates import SURROGATES, TrainingData, load_surrogate
 from bo_surrogates.surrogates.gp import GPConfig, one_hot_columns
 
@@ -253,16 +251,6 @@ def test_coincident_points_break_nothing(kernel, distance, dtype):
     assert torch.isfinite(model.sample_functions(2, seed=0)(X)).all()
     assert model.diagnostics.converged
     assert 0 <= model.diagnostics.values["jitter"] <= 0.1
-
-
-def test_jitter_that_was_needed_is_recorded():
-    ones = torch.ones(3, 3, dtype=torch.float64)
-    with recorded_jitter() as jitter:
-        psd_safe_cholesky(torch.eye(3, dtype=torch.float64))
-    assert jitter.largest == 0.0
-    with recorded_jitter() as jitter:
-        psd_safe_cholesky(ones - 3e-7 * torch.eye(3, dtype=torch.float64))
-    assert jitter.largest == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize("name", ["gp", "nngp", "tp"])
