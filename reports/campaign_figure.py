@@ -113,20 +113,25 @@ def _draw_front(
 
 
 def _scatter(axes: Axes, campaign: Campaign, trials: Sequence[Trial], place: Place) -> None:
-    """All trials, by where they came from; infeasible ones crossed."""
+    """All trials, by where they came from; infeasible ones crossed, those off the target hollow."""
     groups = (
         ("initial design", GREY, lambda t: t.origin == "sobol"),
         ("proposed", ORANGE, lambda t: t.origin not in ("sobol", "manual")),
         ("added by hand", BLACK, lambda t: t.origin == "manual"),
     )
     feasible = _feasible(campaign)
-    infeasible = [t for t in trials if t.index not in feasible]
+    off = [t for t in trials if not campaign.spec.space.is_at_target(t.parameters)]
+    infeasible = [t for t in trials if t.index not in feasible and t not in off]
     for label, colour, belongs in groups:
-        members = [place(t) for t in trials if belongs(t) and t not in infeasible]
+        members = [place(t) for t in trials if belongs(t) and t.index in feasible]
         _points(axes, members, s=18, color=colour, label=label, zorder=3)
     _points(
         axes, [place(t) for t in infeasible], s=24, marker="x", color=VERMILION,
         linewidths=1.2, label="violates a constraint", zorder=3,
+    )  # fmt: skip
+    _points(
+        axes, [place(t) for t in off], s=18, facecolors="none", edgecolors=GREY, linewidths=0.8,
+        label="not at the target fidelity", zorder=2,
     )  # fmt: skip
 
 
