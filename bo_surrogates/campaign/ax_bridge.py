@@ -1,17 +1,19 @@
 """Everything Ax needs to know, and the only module that imports it.
 
-The journal is the truth; an `AxBridge` is an Ax experiment in memory that follows it: `sync`
-brings it up to date, `ask` proposes. Parameters and metrics go by safe names inside (x0, y0, ...),
-so that a user may call a parameter "temperature (C)" or a metric "E", which Ax's expression
-parser would refuse or take for Euler's number. Ax knows the varied parameters only, as one flat
-box: fixed and inactive parameters, constraints and what has been tried are the space's business,
-and the acquisition function is maximized by `acquisition.optimize.maximize`, as in `loop.py`.
+The journal is the truth; an `AxBridge` hands it to Ax's modelling layer: an adapter, which keeps
+the transforms of parameters and outcomes, and a generator, which fits and proposes. Parameters and
+metrics go by safe names inside (x0, y0, ...), so that a user may call a parameter "temperature (C)"
+or a metric "E", which Ax's expression parser would refuse or take for Euler's number. Ax knows the
+varied parameters only, as one flat box: fixed and inactive parameters, constraints and what has
+been tried are the space's business, and the acquisition function is made and maximized by
+`acquisition.defaults` and `acquisition.optimize`, as in `loop.py`.
+
+Ax's experiment holds the search space and the metrics, but no trials: from them Ax would collect
+the data anew for each fit, trial by trial. They are handed over in one piece instead.
 
 Private touch points of Ax 1.3, each held by a test (tests/bo_surrogates/campaign/test_ax_bridge):
-`Client.set_generation_strategy`, `._generation_strategy` and `._experiment`, `fit_botorch_model`,
-`GeneratorRegistryBase`, `GenerationNode._fitted_adapter`, `BoTorchGenerator.cross_validate`,
-`StandardizeY.__init__`, `Acquisition._construct_botorch_acquisition`,
-`._update_objective_thresholds` and `.optimize` with the attributes they read.
+`Client._experiment`, `fit_botorch_model`, `StandardizeY.__init__`, `BoTorchGenerator.gen`,
+`.best_point` and `.cross_validate`, and of `TorchAdapter` what `RegistryAdapter` names.
 """
 
 from __future__ import annotations
@@ -24,27 +26,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 
 _logging = logging.root.manager.disable
 logging.disable(logging.INFO)  # Ax reports when it is imported
-from ax.adapter.registry import GeneratorRegistryBase, GeneratorSetup, MBM_X_trans
+from ax.adapter.registry import MBM_X_trans
 from ax.adapter.torch import TorchAdapter
 from ax.adapter.transforms.base import Transform
 from ax.adapter.transforms.standardize_y import StandardizeY
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
-from ax.core.arm import Arm
-from ax.core.data import Data, DataRow
-from ax.core.generator_run import GeneratorRun
+from ax.core.data_utils import ExperimentData
 from ax.core.observation import ObservationFeatures
-from ax.generation_strategy.generation_node import GenerationNode
-from ax.generation_strategy.generation_strategy import GenerationStrategy
-from ax.generation_strategy.generator_spec import GeneratorSpec
-from ax.generators.torch.botorch_modular.acquisition import Acquisition
 from ax.generators.torch.botorch_modular.generator import BoTorchGenerator
 from ax.generators.torch.botorch_modular.surrogate import SurrogateSpec
 from ax.generators.torch.botorch_modular.utils import ModelConfig, fit_botorch_model
+from ax.generators.torch_base import TorchGenResults
 from ax.utils.common.logger import set_stderr_log_level
 
 set_stderr_log_level(logging.ERROR)  # Ax reports every trial; so does the campaign
@@ -54,8 +52,9 @@ from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model
 from torch import Tensor
 
+from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
-from bo_surrogates.acquisition.fidelity import FidelityChoice, maximize_by_cost
+from bo_surrogates.acquisition.fidelity import FidelityChoice, baseline_points, maximize_by_cost
 from bo_surrogates.acquisition.goals import Goals, outcome_scales, standardized_goals
 from bo_surrogates.acquisition.integrated_variance import integration_points
 from bo_surrogates.acquisition.trust_region import TrustRegion, merits, narrowed, replay
@@ -113,81 +112,36 @@ class StandardizeOutcomes(StandardizeY):
                 self.Ymean[metric], self.Ystd[metric] = float(mean), float(stdv)
 
 
-class RegistryAcquisition(Acquisition):
-    """Lets `acquisition.defaults` choose the acquisition function, as `loop.py` does.
-
-    It never uses a posterior transform, so any posterior that can be sampled will do; Ax's own
-    construction fails for every non-Gaussian posterior on the plainest problem.
-    """
-
-    def _construct_botorch_acquisition(
-        self,
-        botorch_acqf_class: type[AcquisitionFunction],
-        botorch_acqf_options: dict[str, Any],
-        model: Model,
-    ) -> AcquisitionFunction:
-        goals: Goals = botorch_acqf_options["goals"]
-        search: Search = botorch_acqf_options["search"]
-        points: Tensor | None = botorch_acqf_options["integration"]
-        return make_acquisition(
-            model,
-            config=botorch_acqf_options["config"],
-            weights=goals.weights,
-            X_baseline=baseline_columns(search.space, self._observed()),
-            seed=botorch_acqf_options["seed"],
-            constraints=list(goals.constraints),
-            reference=goals.reference,
-            X_pending=self.X_pending,
-            X_integration=None if points is None else to_ax_columns(search.space, points),
-        )
-
-    def _update_objective_thresholds(self, torch_opt_config: Any) -> None:
-        """Ax would infer reference points, for Gaussian posteriors only."""
-
-    def _observed(self) -> Tensor:
-        if self.X_observed is None:
-            raise RunError(
-                "no point has been measured for every metric yet; tell complete results first"
-            )
-        return self.X_observed
-
-    def optimize(
-        self, n: int, search_space_digest: Any, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Maximize as `loop.py` does, in our model coordinates."""
-        options = self.botorch_acqf_classes_with_options[0][1]
-        search: Search = options["search"]
-        function = InModelCoordinates(self.acqf, search.space)
-        like = self._observed()
-        X, values = maximize_by_cost(
-            function,
-            search.within(self.surrogate.model),
-            n,
-            options["config"],
-            search.known.to(like),
-            search.fixed,
-            self.surrogate.model,
-            partial(to_ax_columns, search.space),
-        )
-        Z = search.space.to_model(X).to(like)
-        return to_ax_columns(search.space, Z), values, torch.ones(len(X)).to(like)
-
-
 @dataclass(frozen=True)
 class Search:
-    """Where a point is sought.
+    """Where a point is sought. Points are in problem coordinates.
 
     Attributes:
         space: The campaign's.
         known: The points that have been tried or are pending, and what further ones cost.
+        X_observed: `n x d` points of the completed trials.
+        X_pending: `p x d` points whose outcomes are awaited, or which gave none: to be avoided.
         fixed: Values at which parameters are held.
-        region: Centre (`d` problem coordinates) and length of the trust region, if there is one.
+        region: Centre (`d`) and length of the trust region, if there is one.
     """
 
     space: Space
     known: FidelityChoice
+    X_observed: Tensor
+    X_pending: Tensor
     fixed: Mapping[str, Value]
     region: tuple[Tensor, float] | None = None
+
+    @property
+    def X_baseline(self) -> Tensor:
+        """`k x d` observed points that the best is measured against.
+
+        What was measured outside the space's box is learnt from, but is nothing to improve on; only
+        if nothing was measured inside, it is.
+        """
+        X, (low, high) = self.X_observed, self.space.bounds
+        inside = ((low <= X) & (high >= X)).all(dim=-1)
+        return baseline_points(self.space, X[inside] if inside.any() else X)
 
     def within(self, model: Model) -> Space:
         """The space, or what of it is within the trust region.
@@ -240,38 +194,93 @@ def to_ax_columns(space: Space, Z: Tensor) -> Tensor:
     return torch.cat(columns, dim=-1)
 
 
-def baseline_columns(space: Space, X: Tensor) -> Tensor:
-    """Of observed points in Ax's columns, what the best is measured against.
+@dataclass(frozen=True)
+class Asked:
+    """What the generator needs to propose.
 
-    As `acquisition.fidelity.baseline_points`: those at the target, or all of them moved there.
+    Attributes:
+        search: Where.
+        config: Which acquisition function, and its optimizer's budget.
+        goals: On the scale of the standardized outcomes.
+        integration: `z x d` model coordinates for active learning, else None.
+        seed: Of the acquisition function.
     """
-    if space.fidelity is None:
-        return X
-    index = space.varied.index(space.fidelity)
-    column = sum(_width(p) for p in space.varied[:index])
-    low, high = space.model_bounds[:, index].tolist()
-    target = space.to_model(space.to_target(space.bounds[0]))[index].item()
-    at = (X[:, column] - target).abs() <= 1e-9 * (high - low)  # Ax's logarithm may round otherwise
-    if at.any():
-        return X[at]
-    X = X.clone()
-    X[:, column] = target
-    return X
+
+    search: Search
+    config: AcquisitionConfig
+    goals: Goals
+    integration: Tensor | None
+    seed: int
 
 
 class RegistryGenerator(BoTorchGenerator):
-    """Cross-validation that refits, in at most `folds` fits.
+    """Proposes as `loop.py` does, and validates by refits.
 
-    Ax's default copies the state of the model fitted to all the data into each fold's model:
-    for a network the held-out points have then been seen, and the score is worthless.
+    The acquisition function comes from `acquisition.defaults`. It never uses a posterior transform,
+    so any posterior that can be sampled will do; Ax's own construction fails for every non-Gaussian
+    posterior on the plainest problem, and infers reference points for Gaussian ones only.
+
+    Cross-validation refits, in at most `folds` fits. Ax's default copies the state of the model
+    fitted to all the data into each fold's model: for a network the held-out points have then been
+    seen, and the score is worthless.
+
+    Args:
+        surrogate_spec: Ax's word for the surrogate.
+        asked: What is to be proposed.
     """
 
     folds = 5
+
+    def __init__(self, surrogate_spec: SurrogateSpec, asked: Asked) -> None:
+        super().__init__(surrogate_spec=surrogate_spec)
+        self.asked = asked
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """Fit, and forget the folds of the previous data."""
         self._fold_surrogates: dict[int, Any] = {}
         super().fit(*args, **kwargs)
+
+    def gen(self, n: int, search_space_digest: Any, torch_opt_config: Any) -> TorchGenResults:
+        """Maximize the acquisition function in our model coordinates."""
+        asked, search = self.asked, self.asked.search
+        model, like = self.surrogate.model, self.surrogate.Xs[0]
+
+        def columns(X: Tensor) -> Tensor:
+            return to_ax_columns(search.space, search.space.to_model(X)).to(like)
+
+        pending = search.space.to_target(search.X_pending)  # where points are sought
+        integration = asked.integration
+        if integration is not None:
+            integration = to_ax_columns(search.space, integration).to(like)
+        self.acquisition = InModelCoordinates(
+            make_acquisition(
+                model,
+                config=asked.config,
+                weights=asked.goals.weights,
+                X_baseline=columns(search.X_baseline),
+                seed=asked.seed,
+                constraints=list(asked.goals.constraints),
+                reference=asked.goals.reference,
+                X_pending=columns(pending) if len(pending) else None,
+                X_integration=integration,
+            ),
+            search.space,
+        )
+        X, _ = maximize_by_cost(
+            self.acquisition,
+            search.within(model),
+            n,
+            asked.config,
+            search.known.to(like),
+            search.fixed,
+            model,
+            partial(to_ax_columns, search.space),
+        )
+        return TorchGenResults(points=columns(X), weights=torch.ones(len(X)).to(like))
+
+    def best_point(self, search_space_digest: Any, torch_opt_config: Any) -> Tensor | None:
+        """None: `campaign/recommendation.py` says what is best."""
+        return None
 
     def cross_validate(
         self,
@@ -303,26 +312,53 @@ class RegistryGenerator(BoTorchGenerator):
         return torch.cat(means), torch.cat(covariances)
 
 
-_SETUP = {
-    "Registry": GeneratorSetup(
-        adapter_class=TorchAdapter,
-        generator_class=RegistryGenerator,
-        # Explicit, because Ax's default would also clip and bend the outcomes (Winsorize, BilogY).
-        transforms=[*MBM_X_trans, ToldNoise, StandardizeOutcomes],
-        default_generator_kwargs={"acquisition_class": RegistryAcquisition},
-    )
-}
+class RegistryAdapter(TorchAdapter):
+    """Fitted again and again, to data that it is handed.
 
+    Args:
+        experiment: Says what the parameters and metrics are.
+        generator: The first one, to be replaced with each fit.
+    """
 
-class RegistryGenerators(GeneratorRegistryBase):
-    """Ax's name for this bridge's generator."""
+    def __init__(self, experiment: Any, generator: RegistryGenerator) -> None:
+        super().__init__(
+            experiment=experiment,
+            generator=generator,
+            # Explicit, because Ax's default would also clip and bend the outcomes (Winsorize,
+            # BilogY).
+            transforms=[*MBM_X_trans, ToldNoise, StandardizeOutcomes],
+            fit_tracking_metrics=False,
+            fit_on_init=False,
+        )
 
-    REGISTRY = "Registry"
+    def fit_to(
+        self,
+        data: ExperimentData,
+        generator: RegistryGenerator,
+        standard_errors: Mapping[str, Mapping[int, float] | None],
+    ) -> None:
+        """Fit a new generator.
 
-    @property
-    def GENERATOR_KEY_TO_GENERATOR_SETUP(self) -> dict[str, GeneratorSetup]:
-        """What the names above stand for."""
-        return _SETUP
+        Args:
+            data: Of the completed trials.
+            generator: What is fitted, and proposes from then on.
+            standard_errors: See `ToldNoise`.
+        """
+        self.generator = generator
+        errors: Any = standard_errors
+        self._transform_configs = {"ToldNoise": {"standard_errors": errors}}
+        self._set_search_space(self._experiment.search_space)
+        self._set_model_space(arm_data=data.arm_data)  # wide enough for all data
+        filtered = self._set_and_filter_training_data(data, self._model_space)
+        transformed, space = self._transform_data(
+            filtered, self._model_space, self._raw_transforms, self._transform_configs
+        )
+        self._last_experiment_data = None  # Ax would not fit to the same data again
+        self._fit_if_implemented(space, transformed, time_so_far=0.0)
+
+    def _compute_in_design(self, search_space: Any, experiment_data: ExperimentData) -> list[bool]:
+        """All: the model's space was widened for them."""
+        return [True] * len(experiment_data.arm_data)
 
 
 @dataclass(frozen=True)
@@ -343,7 +379,7 @@ class Suggestion:
 
 
 class AxBridge:
-    """An Ax experiment that follows a campaign's journal.
+    """Proposes a campaign's points through Ax, from its journal.
 
     Args:
         spec: The campaign.
@@ -357,11 +393,11 @@ class AxBridge:
         digits = len(str(len(self.metrics) - 1))
         self._y = {metric: f"y{i:0{digits}}" for i, metric in enumerate(self.metrics)}
         self._points: dict[int, tuple[Values, Tensor]] = {}  # by trial
-        self._synced: dict[int, str] = {}  # status last seen of each trial
-        self.client = Client()
+        self._adapter: RegistryAdapter | None = None
+        client = Client()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.client.configure_experiment(
+            client.configure_experiment(
                 parameters=[
                     _parameter_config(name, p)
                     for name, p in zip(self._x, spec.space.varied, strict=True)
@@ -370,7 +406,8 @@ class AxBridge:
             )
             # Only to say that every metric is modelled: what is wanted of them is told to the
             # acquisition function, which is the same as in `loop.py`.
-            self.client.configure_optimization(objective=", ".join(self._y.values()))
+            client.configure_optimization(objective=", ".join(self._y.values()))
+        self.experiment = client._experiment
 
     # ---- names and values ----------------------------------------------------------------------
     def _to_ax(self, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -390,57 +427,38 @@ class AxBridge:
         coordinates = [float(str(ax[name]).removeprefix("c")) for name in self._x]
         return self.spec.space.decode(torch.tensor(coordinates, dtype=torch.float64))
 
-    # ---- following the journal -------------------------------------------------------------------
-    def sync(self, trials: Sequence[Trial]) -> None:
-        """Bring the experiment up to date with the journal, in the order of trials.
+    def training_data(self, completed: Sequence[Trial]) -> ExperimentData:
+        """What Ax would collect from an experiment with these trials.
 
-        The order of telling does not matter, so a campaign proposes the same whatever the number
-        of workers, and after a resume.
+        The noise that was told is left out: `ToldNoise` adds what models are to know of it.
+
+        Args:
+            completed: Trials with results, by index.
         """
-        experiment = self.client._experiment
-        rows: list[DataRow] = []
-        for trial in sorted(trials, key=lambda t: t.index):
-            before = self._synced.get(trial.index)
-            if before is None:
-                self._attach(trial)
-                before = "running"
-            if before == "running" and trial.status == "completed":
-                rows += self._data_rows(trial)
-                experiment.trials[trial.index].mark_completed()
-            elif before == "running" and trial.status in ("abandoned", "stopped"):
-                # Not "failed": Ax would propose a failed point again, for ever.
-                experiment.trials[trial.index].mark_abandoned()
-            self._synced[trial.index] = trial.status
-        if rows:
-            experiment.attach_data(Data(data_rows=rows))
-
-    def _attach(self, trial: Trial) -> None:
-        """Add a running trial to the experiment, without its client.
-
-        The client looks at all data at each trial that it completes, so its time per trial grows
-        with their number; and it refuses data outside the space, from which Ax's models learn (it
-        widens the bounds that they see).
-        """
-        attached = self.client._experiment.new_trial()
-        if attached.index != trial.index:
-            raise RunError(
-                f"the journal lacks trials before trial {trial.index} (expected {attached.index}); "
-                "the database was changed by hand: restore it from a backup"
-            )
-        attached.add_arm(Arm(parameters=self._to_ax(trial.parameters)))
-        attached.mark_running(no_runner_required=True)
-
-    def _data_rows(self, trial: Trial) -> list[DataRow]:
-        """Its means; what is known of their noise is told when models are fitted."""
-        experiment = self.client._experiment
-        (arm,) = experiment.trials[trial.index].arms
-        return [
-            DataRow(
-                trial.index, arm.name, safe, experiment.metrics[safe].signature,
-                trial.value(metric), math.nan,
-            )
-            for metric, safe in self._y.items()
-        ]  # fmt: skip
+        # Ax calls the one arm of trial 7 "7_0".
+        arms = pd.Index([f"{t.index}_0" for t in completed], dtype=object)
+        index = pd.MultiIndex.from_arrays(
+            [[t.index for t in completed], arms], names=["trial_index", "arm_name"]
+        )
+        columns: dict[str, Any] = {}
+        X = self._tried(completed)
+        for name, p, x in zip(self._x, self.spec.space.varied, X.T, strict=True):
+            if isinstance(p, Choice):
+                labels = [f"c{i}" for i in x.int().tolist()]
+                columns[name] = pd.Series(labels, index=index, dtype=object)
+            else:
+                columns[name] = (x if isinstance(p, Float) else x.long()).numpy()
+        columns["metadata"] = [{} for _ in completed]
+        arm_data = pd.DataFrame(columns, index=index)
+        values = self._measured(completed)
+        observations = pd.DataFrame(
+            torch.cat([values, torch.full_like(values, math.nan)], dim=1).numpy(),
+            index=index,
+            columns=pd.MultiIndex.from_product(
+                [["mean", "sem"], self._y.values()], names=[None, "metric_signature"]
+            ),
+        )
+        return ExperimentData(arm_data, observations)
 
     # ---- asking ----------------------------------------------------------------------------------
     def ask(
@@ -466,8 +484,13 @@ class AxBridge:
             FitError: The surrogate could not be fitted.
             RunError: Relative constraints lack their baseline.
         """
-        self.sync(trials)
         first = len(trials)
+        gap = next((i for i, t in enumerate(trials) if t.index != i), None)
+        if gap is not None:
+            raise RunError(
+                f"the journal lacks trials before trial {trials[gap].index} (expected {gap}); "
+                "the database was changed by hand: restore it from a backup"
+            )
         fixed = fixed or {}
         suggestions = self._first_points(n, trials, fixed)
         completed = sum(t.status == "completed" for t in trials)
@@ -564,115 +587,82 @@ class AxBridge:
     def _exploit(
         self, n: int, trials: Sequence[Trial], fixed: Mapping[str, Value]
     ) -> list[Suggestion]:
-        self.sync(trials)
         spec, first = self.spec, len(trials)
         region = self._region(trials)
         box = None
         if region is not None and region.centre is not None:
             centre = [t for t in trials if t.status == "completed"][region.centre]
             box = spec.space.encode(centre.parameters), region.length
-        search = Search(spec.space, self._known(trials), fixed, box)
-        node = self._surrogate_node(trials, search)
-        self.client.set_generation_strategy(GenerationStrategy(name=spec.surrogate, nodes=[node]))
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
             warnings.simplefilter("ignore")  # libraries' notes to their developers
             warnings.simplefilter("always", FitWarning)
-            # Not Client.get_next_trials: it would attach the points as Ax has them, while the
-            # journal (hence a rebuilt experiment) has them rounded. Nor the strategy's own `gen`,
-            # which looks through all data for what is pending.
-            run = node.gen(
-                experiment=self.client._experiment,
-                n=n,
-                pending_observations=self._pending(trials),
-            )
-            if run is None:
-                raise RunError("Ax proposed nothing")
-            return self._suggestions(node, run)
-
-    def _pending(self, trials: Sequence[Trial]) -> dict[str, list[ObservationFeatures]]:
-        """By metric, the points whose outcomes are awaited, or which gave none: to be avoided.
-
-        They are so at the target fidelity, which is where points are sought.
-        """
-        target = self.spec.space.target
-        waiting = [t for t in trials if t.status != "completed"]
-        if not waiting:
-            return {}
-        # Each metric's own objects: Ax transforms them in place.
-        return {
-            safe: [
-                ObservationFeatures(
-                    parameters=self._to_ax({**t.parameters, **target}), trial_index=t.index
+            adapter = self._fitted(trials, fixed, box)
+            run = adapter.gen(n)
+            # The time that a batch took stands at its first point.
+            seconds = {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0}
+            return [
+                Suggestion(
+                    self._from_ax(arm.parameters),
+                    self.spec.surrogate,
+                    seconds if number == 0 else {},
+                    self._diagnose(adapter, arm.parameters),
                 )
-                for t in waiting
+                for number, arm in enumerate(run.arms)
             ]
-            for safe in self._y.values()
-        }
 
-    def _suggestions(self, node: GenerationNode, run: GeneratorRun) -> list[Suggestion]:
-        """The points of a batch; the time that it took stands at the first."""
-        seconds = {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0}
-        return [
-            Suggestion(
-                self._from_ax(arm.parameters),
-                self.spec.surrogate,
-                seconds if number == 0 else {},
-                self._diagnose(node, arm.parameters),
-            )
-            for number, arm in enumerate(run.arms)
-        ]
-
-    def _surrogate_node(self, trials: Sequence[Trial], search: Search) -> GenerationNode:
+    def _fitted(
+        self,
+        trials: Sequence[Trial],
+        fixed: Mapping[str, Value] | None = None,
+        region: tuple[Tensor, float] | None = None,
+    ) -> RegistryAdapter:
+        """The adapter, with a surrogate fitted to the completed trials and ready to propose."""
         spec, first = self.spec, len(trials)
         completed = [t for t in trials if t.status == "completed"]
-        constraints = absolute_constraints(spec, trials)
-        goals = standardized_goals(spec.objectives, constraints, self._measured(completed))
-        sems = {self._y[m]: training_noise(spec, completed, m) for m in self.metrics}
-        integration = integration_points(
-            search.space, spec.acquisition, derive_seed(spec.seed, "integration", first)
+        search = Search(
+            spec.space,
+            self._known(trials),
+            self._tried(completed),
+            self._tried([t for t in trials if t.status != "completed"]),
+            fixed or {},
+            region,
         )
+        constraints = absolute_constraints(spec, trials)
         entry = SURROGATES[spec.surrogate]
-        return GenerationNode(
-            name="surrogate",
-            generator_specs=[
-                GeneratorSpec(
-                    RegistryGenerators.REGISTRY,
-                    generator_kwargs={
-                        "surrogate_spec": SurrogateSpec(
-                            model_configs=[
-                                ModelConfig(
-                                    botorch_model_class=entry.model_class,
-                                    model_options={
-                                        "config": entry.configure(spec.surrogate_config),
-                                        "seed": derive_seed(spec.seed, "fit", first),
-                                        "one_hot": one_hot_groups(spec.space.varied),
-                                    },
-                                    name=entry.name,
-                                )
-                            ],
-                            allow_batched_models=False,  # one model an outcome, as `loop.py` has
-                        ),
-                        # Named only to keep Ax from choosing; RegistryAcquisition decides.
-                        "botorch_acqf_class": AcquisitionFunction,
-                        "botorch_acqf_options": {
-                            "config": spec.acquisition,
-                            "search": search,
-                            "goals": goals,
-                            "integration": integration,
-                            "seed": derive_seed(spec.seed, "acquisition", first),
-                        },
-                        "fit_tracking_metrics": False,
-                        "transform_configs": {"ToldNoise": {"standard_errors": sems}},
+        surrogate_spec = SurrogateSpec(
+            model_configs=[
+                ModelConfig(
+                    botorch_model_class=entry.model_class,
+                    model_options={
+                        "config": entry.configure(spec.surrogate_config),
+                        "seed": derive_seed(spec.seed, "fit", first),
+                        "one_hot": one_hot_groups(spec.space.varied),
                     },
+                    name=entry.name,
                 )
             ],
+            allow_batched_models=False,  # one model an outcome, as `loop.py` has
         )
+        asked = Asked(
+            search=search,
+            config=spec.acquisition,
+            goals=standardized_goals(spec.objectives, constraints, self._measured(completed)),
+            integration=integration_points(
+                spec.space, spec.acquisition, derive_seed(spec.seed, "integration", first)
+            ),
+            seed=derive_seed(spec.seed, "acquisition", first),
+        )
+        generator = RegistryGenerator(surrogate_spec, asked)
+        if self._adapter is None:
+            self._adapter = RegistryAdapter(self.experiment, generator)
+        sems = {self._y[m]: training_noise(spec, completed, m) for m in self.metrics}
+        self._adapter.fit_to(self.training_data(completed), generator, sems)
+        return self._adapter
 
-    def _diagnose(self, node: GenerationNode, ax_parameters: Mapping[str, Any]) -> dict[str, float]:
+    def _diagnose(
+        self, adapter: RegistryAdapter, ax_parameters: Mapping[str, Any]
+    ) -> dict[str, float]:
         """The surrogate's figures, and what it expects at the point it proposed."""
-        adapter = node._fitted_adapter
-        if adapter is None:
-            return {}
         figures: dict[str, float] = {}
         generator: Any = adapter.generator
         model = generator.surrogate.model
@@ -717,16 +707,11 @@ def one_hot_groups(parameters: Sequence[Varied]) -> list[list[int]]:
     """
     groups, column = [], 0
     for p in parameters:
-        width = _width(p)
+        width = p.cardinality if isinstance(p, Choice) and p.cardinality > 2 else 1
         if width > 1:
             groups.append(list(range(column, column + width)))
         column += width
     return groups
-
-
-def _width(p: Varied) -> int:
-    """The number of Ax's columns of a parameter."""
-    return p.cardinality if isinstance(p, Choice) and p.cardinality > 2 else 1
 
 
 def _running(suggestions: Sequence[Suggestion], first: int) -> list[Trial]:

@@ -315,11 +315,7 @@ class Campaign:
                   seconds=s.seconds, diagnostics=s.diagnostics)
             for i, s in enumerate(suggestions)
         ]  # fmt: skip
-        try:
-            self.journal.add_trials(self._id, asked)
-        except BaseException:
-            self._bridge = None  # it holds trials that the journal does not
-            raise
+        self.journal.add_trials(self._id, asked)
         return self.trials[first:]  # as recorded
 
     @property

@@ -1,6 +1,6 @@
 """Storage of campaigns: a journal in an SQLite file or in PostgreSQL, and its one writer.
 
-Ax's experiment is rebuilt from the journal (see `ax_bridge.py`) and never stored itself: Ax's own
+What Ax needs is read from the journal (see `ax_bridge.py`) and never stored by Ax itself: its own
 store writes 0.1 to 0.4 s a trial, growing with their number, knows one database a process, and
 silently loses results when two processes write.
 """

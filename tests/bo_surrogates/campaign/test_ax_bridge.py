@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from ax.adapter.torch import TorchAdapter
-from ax.generation_strategy.generation_strategy import GenerationStrategy
-from ax.generators.torch.botorch_modular.acquisition import Acquisition
+from ax.core.observation import ObservationFeatures
+from ax.generators.torch.botorch_modular.generator import BoTorchGenerator
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
@@ -64,6 +64,15 @@ def told(campaign, n, f=measure, sem=None):
     return trials
 
 
+def predicted(bridge, X):
+    """Means and standard deviations of the first metric by Ax."""
+    space = bridge.spec.space
+    points = [ObservationFeatures(parameters=bridge._to_ax(space.decode(x))) for x in X]
+    means, covariances = bridge._adapter.predict(points)
+    mean = torch.tensor(means["y0"], dtype=torch.float64)
+    return mean, torch.tensor(covariances["y0"]["y0"], dtype=torch.float64).sqrt()
+
+
 @pytest.fixture(scope="module")
 def mixed_suggestions():
     campaign = spec(MIXED)
@@ -98,8 +107,8 @@ def test_a_suggestion_carries_the_fits_figures_and_the_prediction(mixed_suggesti
 
 def test_ax_sees_no_name_of_the_user(mixed_suggestions):
     bridge, _ = mixed_suggestions
-    assert set(bridge.client._experiment.parameters) == {f"x{i}" for i in range(MIXED.dim)}
-    assert set(bridge.client._experiment.metrics) == {"y0"}
+    assert set(bridge.experiment.parameters) == {f"x{i}" for i in range(MIXED.dim)}
+    assert set(bridge.experiment.metrics) == {"y0"}
 
 
 @pytest.mark.parametrize("name", list(SURROGATES))
@@ -110,12 +119,9 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     campaign = spec(space, surrogate=name, surrogate_config=config, objectives=(Objective("y"),))
     trials = told(campaign, 8, lambda v: 1e3 + 40 * (v["a"] - 1) ** 2 + math.log10(v["b"]) * v["c"])
     bridge = AxBridge(campaign)
-    bridge.sync(trials)
-    node = bridge._surrogate_node(trials, ax_bridge.Search(space, bridge._known(trials), {}))
-    bridge.client.set_generation_strategy(GenerationStrategy(name="t", nodes=[node]))
     with fixed_seed(0):
-        bridge.client.get_next_trials(max_trials=1)
-    adapter = node._fitted_adapter
+        adapter = bridge._fitted(trials)
+        adapter.gen(1)
 
     train_X = torch.stack([space.encode(t.parameters) for t in trials])
     train_Y = torch.tensor([[t.value("y")] for t in trials], dtype=torch.float64)
@@ -125,9 +131,7 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     )  # fmt: skip
     X = sobol_design(space, 16, seed=9)
     Z = space.to_model(X)
-    predicted = bridge.client.predict([bridge._to_ax(space.decode(x)) for x in X])
-    mean = torch.tensor([p["y0"][0] for p in predicted], dtype=torch.float64)
-    sem = torch.tensor([p["y0"][1] for p in predicted], dtype=torch.float64)
+    mean, sem = predicted(bridge, X)
     posterior = model.posterior(Z)
     scale = train_Y.std()
     torch.testing.assert_close(mean / scale, posterior.mean[:, 0] / scale, atol=1e-6, rtol=0)
@@ -140,7 +144,7 @@ def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
         _standardized(model), config=FAST, weights=torch.tensor([[-1.0]], dtype=torch.float64),
         X_baseline=space.to_model(train_X), seed=seed,
     )  # fmt: skip
-    theirs = adapter.generator._acquisition.acqf
+    theirs = adapter.generator.acquisition
     assert adapter.parameters == ["x0", "x1", "x2"]
     values = ours(Z.unsqueeze(1))
     torch.testing.assert_close(theirs(Z.unsqueeze(1)), values, atol=1e-4, rtol=1e-4)
@@ -156,9 +160,8 @@ def test_thompson_sampling_follows_the_functions_of_the_loop():
     bridge = AxBridge(campaign)
     first, second = bridge.ask(2, trials)
     assert first.parameters != second.parameters
-    adapter = bridge.client._generation_strategy.nodes_by_name["surrogate"]._fitted_adapter
     Z_first = space.to_model(space.encode(first.parameters)).unsqueeze(0)
-    theirs = ax_bridge.InModelCoordinates(adapter.generator._acquisition.acqf, space)
+    theirs = bridge._adapter.generator.acquisition
     theirs.set_X_pending(Z_first)  # as it was when the second point was sought
     train_X = torch.stack([space.encode(t.parameters) for t in trials])
     train_Y = torch.tensor([[t.value("y")] for t in trials], dtype=torch.float64)
@@ -185,14 +188,12 @@ def test_the_posterior_equals_the_loops_in_a_space_of_every_kind_of_parameter():
     train_Y = torch.tensor([[t.value("yield of S")] for t in trials], dtype=torch.float64)
     model = fit(space, train_X, train_Y, seed=derive_seed(campaign.seed, "fit", len(trials)))
     ours = model.transform_inputs(space.to_model(train_X))
-    adapter = bridge.client._generation_strategy.nodes_by_name["surrogate"]._fitted_adapter
-    surrogate = adapter.generator.surrogate
+    surrogate = bridge._adapter.generator.surrogate
     theirs = surrogate.model.transform_inputs(surrogate.training_data[0].X)
     # Ax puts an expanded choice where it stood, and so do we: only rounding may differ.
     torch.testing.assert_close(theirs, ours, atol=1e-7, rtol=0)
     X = sobol_design(space, 16, seed=9)
-    predicted = bridge.client.predict([bridge._to_ax(space.decode(x)) for x in X])
-    mean = torch.tensor([p["y0"][0] for p in predicted], dtype=torch.float64)
+    mean, _ = predicted(bridge, X)
     # Rounding moves the end of a search in flat directions of the likelihood.
     difference = (mean - model.posterior(space.to_model(X)).mean[:, 0]).abs().max()
     assert difference < 0.02 * train_Y.std()
@@ -202,25 +203,10 @@ def test_the_same_seed_proposes_the_same_after_a_rebuild():
     campaign = spec(MIXED)
     trials = told(campaign, 8)
     grown = AxBridge(campaign)
-    for k in range(1, 9):  # trial by trial, as a campaign grows
-        grown.sync(trials[:k])
+    grown._fitted(trials[:7])  # as a campaign grows
     again = AxBridge(campaign)  # all at once, as after a resume
     first, second = grown.ask(2, trials), again.ask(2, trials)
     assert [s.parameters for s in first] == [s.parameters for s in second]
-
-
-def test_the_order_of_telling_does_not_matter():
-    campaign = spec(MIXED)
-    trials = told(campaign, 8)
-    running = [Trial(t.index, t.parameters, "running", t.origin) for t in trials]
-    forth, back = AxBridge(campaign), AxBridge(campaign)
-    for bridge, order in ((forth, range(8)), (back, reversed(range(8)))):
-        state = list(running)
-        bridge.sync(state)
-        for i in order:
-            state[i] = trials[i]
-            bridge.sync(state)
-    assert forth.ask(1, trials)[0].parameters == back.ask(1, trials)[0].parameters
 
 
 def test_an_abandoned_point_is_not_proposed_again():
@@ -294,15 +280,13 @@ def test_known_noise_reaches_the_surrogate_and_is_dropped_when_a_value_lacks_it(
     trials = told(campaign, 6, lambda v: v["x"], sem=0.2)
     bridge = AxBridge(campaign)
     bridge.ask(1, trials)
-    node = bridge.client._generation_strategy.nodes_by_name["surrogate"]
-    data = node._fitted_adapter.generator.surrogate.training_data[0]
+    data = bridge._adapter.generator.surrogate.training_data[0]
     stdv = data.Yvar.sqrt().mean() * torch.tensor([t.value("y") for t in trials]).std()
     assert stdv == pytest.approx(0.2, rel=1e-6)
     last = trials[-1]
     without = Trial(5, last.parameters, "completed", "sobol", {"y": Measurement(last.value("y"))})
     bridge.ask(1, [*trials[:-1], without])
-    node = bridge.client._generation_strategy.nodes_by_name["surrogate"]
-    assert node._fitted_adapter.generator.surrogate.training_data[0].Yvar is None
+    assert bridge._adapter.generator.surrogate.training_data[0].Yvar is None
 
 
 def test_constraints_and_reference_points_reach_the_acquisition_function():
@@ -325,8 +309,7 @@ def test_cross_validation_predicts_held_out_points_without_having_seen_them():
     trials = told(campaign, 20, lambda v: next(values))
     bridge = AxBridge(campaign)
     bridge.ask(1, trials)
-    adapter = bridge.client._generation_strategy.nodes_by_name["surrogate"]._fitted_adapter
-    generator = adapter.generator
+    generator = bridge._adapter.generator
     X = generator.surrogate.training_data[0].X
     mean, covariance = generator.cross_validate(
         generator.surrogate.training_data, X, generator.surrogate._last_search_space_digest
@@ -343,22 +326,24 @@ def test_cross_validation_predicts_held_out_points_without_having_seen_them():
 
 
 def test_private_touch_points_of_ax_are_where_they_were():
-    assert callable(ax_bridge.Client.set_generation_strategy)
-    assert callable(Acquisition._construct_botorch_acquisition)
-    assert callable(Acquisition._update_objective_thresholds)
     assert ax_bridge.fit_botorch_model.dispatch(Surrogate) is ax_bridge._fit_surrogate
     assert ax_bridge.fit_botorch_model.dispatch(SURROGATES["gp"].model_class) is (
         ax_bridge._fit_surrogate
     )
-    assert ax_bridge.RegistryGenerators.REGISTRY.adapter_class is TorchAdapter
-    assert ax_bridge.RegistryGenerators.REGISTRY.generator_class is ax_bridge.RegistryGenerator
+    for name in (
+        "_compute_in_design", "_fit_if_implemented", "_set_and_filter_training_data",
+        "_set_model_space", "_set_search_space", "_transform_data",
+    ):  # fmt: skip
+        assert callable(getattr(TorchAdapter, name)), name
+    for name in ("gen", "best_point", "cross_validate"):
+        assert callable(getattr(BoTorchGenerator, name)), name
 
 
 def test_a_journal_with_a_hole_is_refused():
     campaign = spec(Space([Float("x", 0.0, 1.0)]), objectives=(Objective("y"),))
     trials = told(campaign, 3, lambda v: v["x"])
     with pytest.raises(RunError, match="lacks trials"):
-        AxBridge(campaign).sync([trials[0], trials[2]])
+        AxBridge(campaign).ask(1, [trials[0], trials[2]])
 
 
 def test_a_fit_whose_diagnostics_failed_says_so_and_is_recorded(monkeypatch):

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from ax.generation_strategy.generation_strategy import GenerationStrategy
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
@@ -51,8 +50,7 @@ def told(n, f=measure):
 
 
 def generator_of(bridge):
-    node = bridge.client._generation_strategy.nodes_by_name["surrogate"]
-    return node._fitted_adapter.generator
+    return bridge._adapter.generator
 
 
 def test_a_weighted_sum_over_an_ensemble_is_proposed_two_at_a_time():
@@ -67,7 +65,7 @@ def test_reference_points_are_inferred_for_a_posterior_that_is_not_gaussian():
     """Ax infers them for Gaussian posteriors only, and fails for others."""
     bridge = AxBridge(spec(TWO, "ensemble"))
     assert [s.origin for s in bridge.ask(2, told(8))] == ["ensemble", "ensemble"]
-    acqf = generator_of(bridge)._acquisition.acqf
+    acqf = generator_of(bridge).acquisition.acqf
     assert torch.isfinite(torch.as_tensor(acqf.ref_point)).all()
 
 
@@ -106,7 +104,7 @@ def test_what_is_measured_but_not_wanted_is_not_modelled(monkeypatch):
     trials = told(8, lambda v: {**measure(v), "temperature": v["x"]})
     bridge.ask(1, trials)
     assert len(fits) == 2
-    assert set(bridge.client._experiment.metrics) == {"y0", "y1"}
+    assert set(bridge.experiment.metrics) == {"y0", "y1"}
 
 
 def test_a_pending_point_changes_the_next_ask():
@@ -118,7 +116,7 @@ def test_a_pending_point_changes_the_next_ask():
     (aware,) = bridge.ask(1, [*trials, Trial(8, unaware.parameters, "running", "gp")])
     distance = SPACE.encode(aware.parameters) - SPACE.encode(unaware.parameters)
     assert distance.abs().max() > 1e-3
-    pending = generator_of(bridge)._acquisition.X_pending
+    pending = generator_of(bridge).acquisition.acqf.X_pending
     expected = ax_bridge.to_ax_columns(SPACE, SPACE.to_model(SPACE.encode(unaware.parameters)))
     assert pending.shape == (1, 5)  # the choice in three columns
     torch.testing.assert_close(pending[0], expected, atol=1e-6, rtol=0)
@@ -141,12 +139,9 @@ def test_acquisition_values_equal_those_of_the_loop(case):
     baseline = 2 if constraints else None
     campaign = spec(objectives, constraints=constraints, acquisition=config, baseline=baseline)
     bridge = AxBridge(campaign)
-    bridge.sync(trials)
-    node = bridge._surrogate_node(trials, ax_bridge.Search(SPACE, bridge._known(trials), {}))
-    bridge.client.set_generation_strategy(GenerationStrategy(name="t", nodes=[node]))
     with fixed_seed(0):
-        bridge.client.get_next_trials(max_trials=1)
-    theirs = ax_bridge.InModelCoordinates(generator_of(bridge)._acquisition.acqf, SPACE)
+        bridge._fitted(trials).gen(1)
+    theirs = generator_of(bridge).acquisition
 
     train_X = torch.stack([SPACE.encode(t.parameters) for t in trials])
     Y = torch.tensor([[t.value(m) for m in bridge.metrics] for t in trials], dtype=torch.float64)

@@ -462,6 +462,6 @@ def test_the_surrogate_learns_from_points_outside_and_proposes_inside(tmp_path):
             proposed.append([t.parameters for t in trials])
             assert all(NARROW.space.contains(t.parameters) for t in trials)
             assert all(t.origin == "gp" for t in trials)
-            observations = campaign._ax().client._experiment.lookup_data().df
-            assert len(observations) == len(data)
+            surrogate = campaign._ax()._adapter.generator.surrogate
+            assert len(surrogate.Xs[0]) == len(data)
     assert proposed[0] != proposed[1]
