@@ -22,7 +22,9 @@ from bo_surrogates.surrogates import SURROGATES
 
 FAST = AcquisitionConfig(mc_samples=16, num_restarts=1, raw_samples=16, maxiter=10)
 TINY = {"members": 3, "width": 8, "depth": 1, "steps": 30, "output_draws": 4}
-SPACE = Space([Float("x", 0.0, 1.0), Float("y", 0.0, 2.0), Choice("kind", ("u", "v", "w"))])
+SPACE = Space(
+    [Float("x", 0.0, 1.0), Float("y", 0.1, 2.0, log=True), Choice("kind", ("u", "v", "w"))]
+)
 TWO = (Objective("f"), Objective("g", "maximize"))
 PROFIT = (Objective("profit", "maximize", weights={"g": 12.0, "f": -1.0}),)
 
