@@ -1,4 +1,4 @@
-"""Compile the kernel on this machine, once, and load it.
+"""Compile a kernel on this machine, once, and load it.
 
 The shared library is kept in the user's cache (`$XDG_CACHE_HOME` or `~/.cache`, `bo-surrogates`),
 under a name made of a hash of the source, the compiler, its options and the processor's features: a
@@ -28,6 +28,7 @@ SWITCH = "BO_SURROGATES_NATIVE"
 """Environment variable: "0" to do without the compiled kernel."""
 
 SOURCE = Path(__file__).parent / "source"
+KERNEL = SOURCE / "kernel.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 OPTIONS = (
     "-O3", "-std=c++17", "-shared", "-fPIC", "-pthread",
@@ -50,15 +51,25 @@ class UnavailableError(Exception):
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, built if need be; None, and one line in the log, where there is none."""
+    return available(KERNEL, "networks are evaluated by torch")
+
+
+def available(source: Path, otherwise: str) -> ctypes.CDLL | None:
+    """A kernel, built if need be; None, and one line in the log, where there is none.
+
+    Args:
+        source: Its file; it and what is beside it are compiled.
+        otherwise: What happens without it, for the log.
+    """
     if os.environ.get(SWITCH, "1").strip().lower() in ("0", "off", "false", "no"):
-        log.info("%s is off: networks are evaluated by torch", SWITCH)
+        log.info("%s is off: %s", SWITCH, otherwise)
         return None
     try:
-        return load(find_compiler())
+        return load(find_compiler(), source=source)
     except UnavailableError as reason:
         log.warning(
-            "networks are evaluated by torch, several times slower than by the compiled kernel: %s"
-            " (%s=0 in the environment silences this)", reason, SWITCH,
+            "%s, several times slower than by the compiled kernel: %s"
+            " (%s=0 in the environment silences this)", otherwise, reason, SWITCH,
         )  # fmt: skip
         return None
 
@@ -83,28 +94,31 @@ def find_compiler() -> list[str]:
     )
 
 
-def load(compiler: Sequence[str], processor: Sequence[str] = PROCESSOR) -> ctypes.CDLL:
-    """Compile the kernel, or find it compiled, and load it.
+def load(
+    compiler: Sequence[str], processor: Sequence[str] = PROCESSOR, source: Path = KERNEL
+) -> ctypes.CDLL:
+    """Compile a kernel, or find it compiled, and load it.
 
     Args:
         compiler: Command, and options to add.
         processor: Options that say which processor to compile for; if the compiler refuses them, it
             is asked again without.
+        source: The kernel's file.
 
     Raises:
         UnavailableError: The source does not compile or the result does not load.
     """
-    path = cache_folder() / f"{_key(compiler, processor)}.so"
+    path = cache_folder() / f"{_key(compiler, processor, source)}.so"
     fresh = not path.exists()
     if fresh:
-        _compile(compiler, processor, path)
+        _compile(compiler, processor, source, path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         if fresh:
             raise UnavailableError(f"the compiled kernel does not load: {error}") from error
     path.unlink(missing_ok=True)  # damaged on the disk
-    return load(compiler, processor)
+    return load(compiler, processor, source)
 
 
 def cache_folder() -> Path:
@@ -142,12 +156,12 @@ def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
-def _key(compiler: Sequence[str], processor: Sequence[str]) -> str:
+def _key(compiler: Sequence[str], processor: Sequence[str], source: Path = KERNEL) -> str:
     """Changes with whatever could change the compiled code."""
     program = Path(compiler[0]).resolve()
     about = program.stat()
     digest = hashlib.sha256()
-    for path in sorted(SOURCE.iterdir()):
+    for path in sorted(source.parent.iterdir()):
         if path.suffix in (".cpp", ".hpp"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     facts = (program, about.st_size, about.st_mtime_ns, *compiler[1:], *OPTIONS, *processor)
@@ -165,8 +179,8 @@ def _features() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(names)))
 
 
-def _compile(compiler: Sequence[str], processor: Sequence[str], path: Path) -> None:
-    log.info("compiling the network kernel, once for this machine: some seconds")
+def _compile(compiler: Sequence[str], processor: Sequence[str], source: Path, path: Path) -> None:
+    log.info("compiling %s, once for this machine: some seconds", source.name)
     descriptor, name = tempfile.mkstemp(suffix=".so", prefix=".building-", dir=path.parent)
     os.close(descriptor)
     messages = ""
@@ -174,7 +188,7 @@ def _compile(compiler: Sequence[str], processor: Sequence[str], path: Path) -> N
         for options in dict.fromkeys([tuple(processor), ()]):
             command = [
                 compiler[0], *OPTIONS, *options, *compiler[1:],
-                str(SOURCE / "kernel.cpp"), "-o", name,
+                str(source), "-o", name,
             ]  # fmt: skip
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=COMPILE_SECONDS

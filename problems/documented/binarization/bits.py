@@ -9,12 +9,17 @@ N the number of terms. Bits that fill up a word are 0 on both sides and never di
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from bo_surrogates.inference.native.library import available
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
@@ -49,6 +54,27 @@ def count_differing(a: Words, w: Words) -> NDArray[np.int32]:
     Returns:
         `rows x outputs`.
     """
+    code = compiled()
+    return _count_in_numpy(a, w) if code is None else _count_compiled(code, a, w)
+
+
+@cache
+def compiled() -> ctypes.CDLL | None:
+    """The compiled counting, or None."""
+    return available(
+        Path(__file__).with_name("popcount.cpp"), "binary networks count bits in NumPy"
+    )
+
+
+def _count_compiled(code: ctypes.CDLL, a: Words, w: Words) -> NDArray[np.int32]:
+    counts = np.empty((len(a), len(w)), np.int32)
+    a, w = np.ascontiguousarray(a), np.ascontiguousarray(w)
+    sizes = (ctypes.c_int64(n) for n in (*counts.shape, a.shape[1]))
+    code.count_differing(*(ctypes.c_void_p(x.ctypes.data) for x in (a, w, counts)), *sizes)
+    return counts
+
+
+def _count_in_numpy(a: Words, w: Words) -> NDArray[np.int32]:
     counts = np.zeros((len(a), len(w)), np.int32)
     step = max(BLOCK // max(len(w), 1), 1)
     columns = np.ascontiguousarray(w.T)

@@ -1,5 +1,7 @@
 """Packed layers against the binary layers in floating point: equal, not close."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from problems.documented.binarization import (
     BinaryConv2d,
     BinaryLinear,
     BiPerConv2d,
+    bits,
     pack,
     set_stage,
 )
@@ -52,10 +55,11 @@ def test_a_product_of_signs_is_a_popcount_for_any_length(length):
     np.testing.assert_array_equal(unpack_bytes(pack_bytes(a), length), a)
 
 
-def test_products_are_the_same_whatever_the_number_of_rows_at_a_time():
+def test_products_are_the_same_whatever_the_number_of_rows_at_a_time(monkeypatch):
     rng = np.random.default_rng(0)
     a = rng.integers(0, 2**64, (9000, 2), dtype=np.uint64)
     w = rng.integers(0, 2**64, (33, 2), dtype=np.uint64)
+    monkeypatch.setattr(bits, "compiled", lambda: None)
     whole = count_differing(a, w)
     rows = [0, 1985, 1986, 8999]
     np.testing.assert_array_equal(
@@ -63,12 +67,29 @@ def test_products_are_the_same_whatever_the_number_of_rows_at_a_time():
     )
 
 
+@pytest.mark.skipif(bits.compiled() is None, reason="no compiled kernel on this machine")
+@pytest.mark.parametrize("rows", [1, 4, 6, 9])
+@pytest.mark.parametrize("outputs", [1, 4, 7])
+@pytest.mark.parametrize("words", [0, 1, 5])
+def test_the_compiled_counting_is_that_of_numpy(rows, outputs, words):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2**64, (rows, 2 * words), dtype=np.uint64)[:, ::2]
+    w = rng.integers(0, 2**64, (outputs, words), dtype=np.uint64)
+    with mock.patch.object(bits, "compiled", return_value=None):
+        expected = count_differing(a, w)
+    found = count_differing(a, w)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    different = a[:, None] ^ w[None]
+    np.testing.assert_array_equal(found, np.bitwise_count(different).sum(axis=-1))
+
+
 def test_bits_keep_the_order_of_channels_and_of_flattening():
     x = inputs(3, 12, 2, 5)
     for groups in (1, 2, 3):
-        bits = PackedBits.of((x >= 0).movedim(1, -1).numpy(), groups)
-        assert torch.equal(bits.signs() > 0, x >= 0)
-        assert torch.equal(bits.flat().signs()[:, :, 0, 0] > 0, (x >= 0).flatten(1))
+        packed = PackedBits.of((x >= 0).movedim(1, -1).numpy(), groups)
+        assert torch.equal(packed.signs() > 0, x >= 0)
+        assert torch.equal(packed.flat().signs()[:, :, 0, 0] > 0, (x >= 0).flatten(1))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
