@@ -33,7 +33,7 @@ from bo_surrogates.inference.ssvi import (
 )
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.networks.local_reparameterization import sampled_forward
-from problems.documented.data import ImageData, load_images
+from problems.documented.data import LabelledData, load_data
 
 DRAWS = 32  # of a member's weights, for its predictions
 BATCH = 128
@@ -56,7 +56,7 @@ class Scores:
 
 
 def fit(
-    data: ImageData,
+    data: LabelledData,
     density: float,
     replacement: Replacement,
     *,
@@ -80,7 +80,7 @@ def fit(
         learning_rate: Of means and of standard deviations.
         seed: Of starts, minibatches and noise.
     """
-    X, labels = data.train_images.flatten(start_dim=1), data.train_labels
+    X, labels = data.train_x.flatten(start_dim=1), data.train_y
     network = BatchedMLP(X.shape[-1], data.classes, width, 2, "relu")
     groups = uniform_groups(network, density, dense_first=False)
     scales = sparse_scales(network, network.scales(1.5, 1.5, output_scale=1.5), groups).float()
@@ -144,8 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    data = load_images("digits")
-    X, labels = data.test_images.flatten(start_dim=1), data.test_labels
+    data = load_data("digits")
+    # Nothing is tuned here, so that all images that are not trained on are tested on.
+    X = torch.cat([data.validation_x, data.test_x]).flatten(start_dim=1)
+    labels = torch.cat([data.validation_y, data.test_y])
     shown = Table(box=None, header_style="bold")
     for column in ("density", "active sets", "accuracy", "NLL", "ECE", "CPU s"):
         shown.add_column(column, justify="left" if column == "active sets" else "right")

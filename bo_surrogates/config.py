@@ -75,6 +75,19 @@ def reals(default: Sequence[float] | None, low: float, high: float) -> Any:
     return field(default=default, metadata={"kind": "reals", "low": low, "high": high})
 
 
+def text(default: str) -> Any:
+    """A field of any text, such as a path; it is not searched."""
+    return field(default=default, metadata={"kind": "text"})
+
+
+def words(default: Sequence[str] | None) -> Any:
+    """A field of several distinct words, at least one, or None; it is not searched.
+
+    One text of words between spaces or commas is taken as several, as a command line gives them.
+    """
+    return field(default=default, metadata={"kind": "words"})
+
+
 def flag(default: bool) -> Any:
     """A field that is true or false."""
     return choice(default, (False, True))
@@ -127,7 +140,7 @@ class Config:
             m = f.metadata
             if m["kind"] == "choice":
                 parameters.append(Choice(f.name, m["options"]))
-            elif m["kind"] != "reals" and all(math.isfinite(b) for b in m["search"]):
+            elif m["kind"] in ("real", "integer") and all(math.isfinite(b) for b in m["search"]):
                 kind = Float if m["kind"] == "real" else Int
                 low, high = m["search"]
                 parameters.append(kind(f.name, low=low, high=high, log=m["log"]))
@@ -150,9 +163,26 @@ def _checked(cls: type[Config], name: str, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise InputError(f"{what} must be a list of numbers, got {value!r}")
         return tuple(_number(f"{what}[{i}]", x, spec) for i, x in enumerate(value))
+    if spec["kind"] == "text":
+        if not isinstance(value, str):
+            raise InputError(f"{what} must be a text, got {value!r}")
+        return value
+    if spec["kind"] == "words":
+        return _words(what, value)
     if value is None and spec["optional"]:
         return None
     return _number(what, value, spec)
+
+
+def _words(what: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    found = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(w, str) for w in found):
+        raise InputError(f"{what} must be a list of words, got {value!r}")
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"{what} must hold at least one word and none twice, got {value!r}")
+    return tuple(found)
 
 
 def _number(what: str, value: Any, spec: Mapping[str, Any]) -> float | int:

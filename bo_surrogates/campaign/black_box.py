@@ -17,7 +17,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from bo_surrogates.errors import InputError, RunError, did_you_mean
 
@@ -257,6 +257,16 @@ class Evaluable(Protocol):
         """Metrics by name."""
 
 
+@runtime_checkable
+class Measurable(Protocol):
+    """A problem that knows its standard errors and reports on the way."""
+
+    def measurements(
+        self, parameters: Values, seed: int | None = None, report: Report | None = None
+    ) -> Mapping[str, Reading]:
+        """Mean and standard error (None if unknown) by metric."""
+
+
 class ProblemBlackBox(BlackBox):
     """A registered problem as a black box."""
 
@@ -277,6 +287,8 @@ class ProblemBlackBox(BlackBox):
         attempt: int = 1,
     ) -> Any:
         """See `BlackBox.__call__`."""
+        if isinstance(self.problem, Measurable):
+            return self.problem.measurements(parameters, seed=seed, report=report)
         return self.problem.evaluate(parameters, seed=seed)
 
 

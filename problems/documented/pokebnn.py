@@ -338,25 +338,27 @@ def imagenet_pokebnn(multiplier: float = 1.0, config: PokeConfig | None = None) 
     return PokeBNN(poke_init(config), 64, blocks, 1000, config)
 
 
-def digits_pokebnn(
+def small_pokebnn(
     width: int,
     blocks: int,
     config: PokeConfig | None = None,
+    channels: int = 1,
     stem_channels: int = 16,
     classes: int = 10,
 ) -> PokeBNN:
-    """A small one for 1 x 8 x 8 images: a 3x3 stem and equal bottlenecks, the second of stride 2.
+    """A small one for small images: a 3x3 stem and equal bottlenecks, the second of stride 2.
 
     Args:
         width: f of every bottleneck.
         blocks: Number of bottlenecks.
         config: See `PokeConfig`.
+        channels: Of the images.
         stem_channels: Channels of the stem's output.
         classes: Number of classes.
     """
     config = config or PokeConfig()
     stem = nn.Sequential(
-        QuantizedConv2d(1, stem_channels, 3, bits=config.stem_bits),
+        QuantizedConv2d(channels, stem_channels, 3, bits=config.stem_bits),
         nn.BatchNorm2d(stem_channels),
         make_activation(config, stem_channels),
     )

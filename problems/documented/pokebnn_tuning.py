@@ -1,38 +1,41 @@
-"""Tuning a small PokeBNN on handwritten digits: error against arithmetic effort.
+"""Tuning a small PokeBNN: error against arithmetic effort.
 
 The showcase of two objectives of different nature: the effort (ACE) is exact and follows from the
 configuration alone, the error is noisy and costs a training. What is tuned is what the paper found
-to matter: the bound B of the activations above all, width, depth and the kinds of shortcut.
+to matter: the bound B of the activations above all, width, depth and the kinds of shortcut; with
+the options `search`, also what it left as it was.
 
-The training is shorter and plainer than the paper's: cross-entropy instead of distillation from a
-teacher, weights binary from the first step, Adam with a linear decay.
+Training follows the paper on a small scale: Adam with a linear decay and, if wanted,
+distillation from a network that is not quantized.
 
-Source: Zhang et al. 2022, arXiv 2112.00133; the network for 8 x 8 digits is this project's.
+Source: Zhang et al. 2022, arXiv 2112.00133; the network for small images is this project's.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from torch import nn
 
 from bo_surrogates.config import choice, flag, integer, real
-from bo_surrogates.objective import Objective, OutcomeConstraint
-from bo_surrogates.space import Choice, Float, Int, Space, Values
-from problems.documented.cost import NetworkCost, count_cost
+from bo_surrogates.errors import InputError
+from bo_surrogates.space import Choice, Float, Int, Ordered, Parameter, Space, Value, Values
+from problems.documented.convnet import ConvNet
+from problems.documented.distillation import Distillation
 from problems.documented.pokebnn import (
     ACTIVATIONS,
     SHORTCUTS,
     PokeBNN,
     PokeConfig,
-    digits_pokebnn,
+    small_pokebnn,
 )
-from problems.documented.training import Epoch
+from problems.documented.teachers import cached_classifier
+from problems.documented.training import Hooks, TrainingConfig
 from problems.documented.tuning_problem import TuningConfig, TuningProblem
 
-WORST_ERROR = 0.5  # the reference point's; chance is 0.9
+SEARCHES = ("paper", "layers", "training", "all")
+TEACHER = TrainingConfig(epochs=15, learning_rate=5e-3, schedule="cosine", weight_decay=1e-4)
 
 
 @dataclass(frozen=True)
@@ -40,35 +43,91 @@ class PokeBNNTuningConfig(TuningConfig):
     """Options of `pokebnn`.
 
     Attributes:
+        search: What is tuned beside B, width, blocks, shortcuts and learning rate: "paper",
+            nothing; "layers", the bits and kinds of the layers, a block's expansion and the
+            weights' bound; "training", weight decay and the teacher; or "all".
         stem_channels: Channels of the stem.
-        squeeze_excite: Whether there are squeeze-excites.
+        squeeze_excite: Whether there are squeeze-excites, where they are not tuned; likewise:
         se_bits: Of their weights and activations; 16 is not quantized.
+        se_ratio: Input channels per hidden channel of theirs.
         activation: "dprelu", or a simpler function.
         negative_slope: Its slope below zero at the start.
         bits: Of the layers that are binary in the paper.
         stem_bits: Of the first convolution; 16 is not quantized.
         head_bits: Of the linear layer; 16 is not quantized.
-        ace_budget: Where given, the error is the only objective and the network's ACE must not
-            exceed the budget.
+        expansion: Output channels of a bottleneck per inner channel.
+        teacher_weight: Of the teacher's part of the loss; 0: there is no teacher.
+        temperature: Of the teacher's probabilities.
     """
 
+    search: str = choice("paper", SEARCHES)
     stem_channels: int = integer(16, 1, 1024)
     squeeze_excite: bool = flag(True)
     se_bits: int = integer(4, 2, 16)
+    se_ratio: int = integer(8, 1, 64)
     activation: str = choice("dprelu", ACTIVATIONS)
     negative_slope: float = real(0.25, 0.0, 1.0)
     bits: int = integer(1, 1, 8)
     stem_bits: int = integer(8, 2, 16)
     head_bits: int = integer(8, 2, 16)
-    ace_budget: float | None = real(None, 1.0, math.inf, optional=True)
+    expansion: int = integer(4, 1, 16)
+    teacher_weight: float = real(0.0, 0.0, 1.0)
+    temperature: float = real(1.0, 0.1, 100.0)
+
+
+ALWAYS: tuple[Parameter, ...] = (
+    Float("activation_bound", 0.3, 12.0, log=True),
+    Int("width", 4, 32, log=True, unit="channels"),
+    Int("blocks", 1, 4),
+    Choice("local_shortcut", SHORTCUTS),
+    Choice("block_shortcut", SHORTCUTS),
+    Float("learning_rate", 1e-4, 3e-2, log=True),
+)
+LAYERS: tuple[Parameter, ...] = (
+    Ordered("bits", (1, 2, 4)),
+    Int("expansion", 2, 4),
+    Choice("squeeze_excite", (False, True)),
+    Ordered("se_bits", (2, 4, 8), when={"squeeze_excite": (True,)}),
+    Ordered("se_ratio", (4, 8, 16), when={"squeeze_excite": (True,)}),
+    Choice("activation", ACTIVATIONS),
+    Float("negative_slope", 0.0, 0.5, when={"activation": ("dprelu", "prelu")}),
+    Ordered("stem_bits", (4, 8, 16)),
+    Ordered("head_bits", (4, 8, 16)),
+)
+TRAINING: tuple[Parameter, ...] = (
+    Float("weight_decay", 1e-6, 1e-3, log=True),
+    Float("teacher_weight", 0.0, 1.0),
+    Float("temperature", 1.0, 8.0, log=True),
+)
+# What the paper's network has; the learning rate is that of this small training.
+PUBLISHED: Values = {
+    "activation_bound": 3.0,
+    "width": 12,
+    "blocks": 2,
+    "local_shortcut": "zeropad",
+    "block_shortcut": "tile",
+    "learning_rate": 5e-3,
+    "bits": 1,
+    "expansion": 4,
+    "squeeze_excite": True,
+    "se_bits": 4,
+    "se_ratio": 8,
+    "activation": "dprelu",
+    "negative_slope": 0.25,
+    "stem_bits": 8,
+    "head_bits": 8,
+    "weight_decay": 5e-5,
+    "teacher_weight": 0.5,
+    "temperature": 1.0,
+}
 
 
 class PokeBNNTuning(TuningProblem):
     """See the module's docstring.
 
     Parameters: `activation_bound` B in standard deviations, `width` f of the bottlenecks, their
-    number `blocks`, `local_shortcut` and `block_shortcut`, `learning_rate`. Metrics: `error`, the
-    share of wrong test images, and `log_ace`, log10 of the network's ACE.
+    number `blocks`, `local_shortcut` and `block_shortcut`, `learning_rate`, and what the option
+    `search` adds. Metrics: `error` and `log_ace`, or others of `TuningProblem`.
 
     Args:
         config: See `PokeBNNTuningConfig`.
@@ -78,6 +137,7 @@ class PokeBNNTuning(TuningProblem):
 
     config_class: ClassVar[type[TuningConfig]] = PokeBNNTuningConfig
     config: PokeBNNTuningConfig
+    default_objectives: ClassVar[tuple[str, ...]] = ("error", "log_ace")
 
     def __init__(
         self,
@@ -87,77 +147,64 @@ class PokeBNNTuning(TuningProblem):
         device: str = "cpu",
     ) -> None:
         config = config or PokeBNNTuningConfig()
-        space = Space(
-            [
-                Float("activation_bound", 0.3, 12.0, log=True),
-                Int("width", 4, 32, log=True, unit="channels"),
-                Int("blocks", 1, 4),
-                Choice("local_shortcut", SHORTCUTS),
-                Choice("block_shortcut", SHORTCUTS),
-                Float("learning_rate", 1e-4, 3e-2, log=True),
-            ]
-        )
-        if config.ace_budget is None:
-            super().__init__(
-                space,
-                [
-                    Objective("error", reference=WORST_ERROR),
-                    Objective("log_ace", reference=largest_log_ace(config, space)),
-                ],
-                config=config,
-                negate=negate,
-                device=device,
-            )
-        else:
-            super().__init__(
-                space,
-                [Objective("error")],
-                constraints=[OutcomeConstraint("log_ace", "<=", math.log10(config.ace_budget))],
-                config=config,
-                negate=negate,
-                device=device,
-            )
+        parameters = list(ALWAYS)
+        parameters += LAYERS if config.search in ("layers", "all") else ()
+        parameters += TRAINING if config.search in ("training", "all") else ()
+        self.published_default = {p.name: PUBLISHED[p.name] for p in parameters}
+        super().__init__(Space(parameters), config, negate=negate, device=device)
+
+    def setting(self, name: str, values: Values) -> Value:
+        """A parameter's value where it is tuned and active, else the option of its name."""
+        if name in values:
+            return values[name]
+        found: Value = getattr(self.config, name)
+        return found
 
     def network(self, values: Values) -> PokeBNN:
         """The untrained network at a point; weights from torch's global generator."""
-        return make_network(self.config, values)
-
-    def cost(self, values: Values) -> NetworkCost:
-        """The exact cost at a point, without training."""
-        return count_cost(self.network(values), (1, 8, 8))
-
-    def measure(
-        self, values: Values, seed: int, on_epoch: Callable[[Epoch], None] | None = None
-    ) -> dict[str, float]:
-        """See `TuningProblem.measure`."""
-        network, error = self.train_classifier(
-            lambda: self.network(values), float(values["learning_rate"]), seed, on_epoch
+        channels, height, width = self.shape
+        if min(height, width) < 4:
+            raise InputError(
+                f"data = {self.config.data!r}: images of {height} x {width} pixels are too small "
+                "for two resolutions; expected at least 4 x 4"
+            )
+        tuned = {
+            name: self.setting(name, values)
+            for name in PokeConfig().to_dict()
+            if name in values or hasattr(self.config, name)
+        }
+        return small_pokebnn(
+            int(values["width"]),
+            int(values["blocks"]),
+            PokeConfig.from_dict(tuned),
+            channels=channels,
+            stem_channels=self.config.stem_channels,
+            classes=self.classes,
         )
-        return {"error": error, "log_ace": math.log10(count_cost(network, (1, 8, 8)).ace)}
 
+    def hooks(self, values: Values, network: nn.Module, seed: int) -> Hooks | None:
+        """The teacher."""
+        weight = float(self.setting("teacher_weight", values))
+        distillation = None
+        if weight > 0:
+            temperature = float(self.setting("temperature", values))
+            distillation = Distillation(self.teacher(), weight, temperature)
+        return Hooks(distillation=distillation)
 
-@lru_cache(maxsize=32)
-def largest_log_ace(options: PokeBNNTuningConfig, space: Space) -> float:
-    """The reference value of `log_ace`: the largest network's, rounded up to a tenth so that this
-    network still counts."""
-    largest = count_cost(make_network(options, space.decode(space.bounds[1])), (1, 8, 8))
-    return math.floor(10 * math.log10(largest.ace) + 1) / 10
-
-
-def make_network(options: PokeBNNTuningConfig, values: Values) -> PokeBNN:
-    """The network of a configuration and a point."""
-    layers = PokeConfig(
-        activation_bound=float(values["activation_bound"]),
-        bits=options.bits,
-        local_shortcut=str(values["local_shortcut"]),
-        block_shortcut=str(values["block_shortcut"]),
-        squeeze_excite=options.squeeze_excite,
-        se_bits=options.se_bits,
-        activation=options.activation,
-        negative_slope=options.negative_slope,
-        stem_bits=options.stem_bits,
-        head_bits=options.head_bits,
-    )
-    return digits_pokebnn(
-        int(values["width"]), int(values["blocks"]), layers, stem_channels=options.stem_channels
-    )
+    def teacher(self) -> nn.Module:
+        """A convolutional network that is not quantized, trained once on the training part."""
+        data = self.data()
+        channels, classes = self.shape[0], self.classes
+        architecture: dict[str, Any] = {
+            "network": "ConvNet",
+            "channels": channels,
+            "classes": classes,
+        }
+        return cached_classifier(
+            architecture,
+            lambda: ConvNet(channels, classes),
+            data,
+            TEACHER,
+            self.config.training_seed,
+            device=self.device,
+        )

@@ -6,12 +6,12 @@ from torch.nn import functional
 
 from benchmarks.sparse_classification import fit, probabilities, score
 from bo_surrogates.inference.ssvi import Replacement
-from problems.documented.data import load_images
+from problems.documented.data import load_data
 
 
 def test_changing_the_active_sets_beats_keeping_those_of_the_start() -> None:
-    data = load_images("digits")
-    X, labels = data.test_images.flatten(start_dim=1), data.test_labels
+    data = load_data("digits")
+    X, labels = data.test_x.flatten(start_dim=1), data.test_y
     nll, accuracy = [], []
     for replacement in (Replacement(interval=10), Replacement(fraction=0.0)):
         network, state = fit(data, 0.05, replacement, steps=120, width=50, learning_rate=2e-2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bo_surrogates.config import Config, choice, flag, integer, real, reals
+from bo_surrogates.config import Config, choice, flag, integer, real, reals, text, words
 from bo_surrogates.errors import InputError
 from bo_surrogates.space import Choice, Float, Int
 
@@ -164,3 +164,32 @@ def test_a_default_out_of_range_is_found_when_the_configuration_is_made(make: An
     )
     with pytest.raises(InputError, match=r"BadConfig\.field"):
         bad()
+
+
+# ---- texts and words -----------------------------------------------------------------------------
+@dataclass(frozen=True)
+class WithWords(Config):
+    folder: str = text("")
+    wanted: tuple[str, ...] | None = words(None)
+    size: int = integer(3, 1, 9)
+
+
+def test_words_may_be_one_text_and_neither_they_nor_texts_are_searched():
+    assert WithWords(wanted="error, bits").wanted == ("error", "bits")
+    assert WithWords(wanted=["error"]).wanted == ("error",)
+    assert WithWords.from_dict(WithWords(folder="/x", wanted="a b").to_dict()).wanted == ("a", "b")
+    assert WithWords.search_space().names == ("size",)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("folder", 3, "must be a text"),
+        ("wanted", 3, "must be a list of words"),
+        ("wanted", [], "at least one word"),
+        ("wanted", ["a", "a"], "none twice"),
+    ],
+)
+def test_what_is_no_text_and_no_words_is_refused_by_name(field, value, complaint):
+    with pytest.raises(InputError, match=f"WithWords.{field} .*{complaint}"):
+        WithWords(**{field: value})

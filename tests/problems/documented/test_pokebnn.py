@@ -14,9 +14,9 @@ from problems.documented.pokebnn import (
     PokeConfig,
     PokeConv,
     SqueezeExcite,
-    digits_pokebnn,
     imagenet_pokebnn,
     reshape_add,
+    small_pokebnn,
 )
 
 
@@ -197,7 +197,7 @@ def test_bottlenecks_expand_channels_and_halve_positions_by_their_stride():
 def test_every_variant_gives_logits_and_every_weight_a_gradient(activation, squeeze_excite):
     torch.manual_seed(0)
     config = PokeConfig(activation=activation, squeeze_excite=squeeze_excite)
-    network = digits_pokebnn(4, 2, config)
+    network = small_pokebnn(4, 2, config)
     for name, parameter in network.named_parameters():
         if name.endswith("norm1.weight"):
             nn.init.ones_(parameter)  # else what comes before it starts without a gradient
