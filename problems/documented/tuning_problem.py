@@ -21,7 +21,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ from bo_surrogates.config import Config, choice, integer, real, text, words
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.seeding import derive_seed, fixed_seed
-from bo_surrogates.space import Int, Space, Values
+from bo_surrogates.space import Int, Space, Values, Varied
 from bo_surrogates.threads import limited_threads
 from problems.base import Problem
 from problems.documented.cost import NetworkCost, count_cost
@@ -90,8 +90,10 @@ class TuningConfig(Config):
         bits_budget: bits of the stored parameters,
         parameters_budget: and their number.
         latency_limit: Reference value of the metric "latency", in milliseconds.
-        fidelity: "epochs": the number of epochs is a parameter, so that a campaign may look at
-            short trainings first; the result that counts is that of `epochs`.
+        fidelity: "epochs": the number of epochs is a parameter too, a fidelity, so that a campaign
+            learns from short trainings; what counts are trainings of `epochs`. The name of another
+            parameter ("width"): that one is the fidelity, and its upper bound what counts. Empty:
+            none is.
         checkpoints: A folder in which trainings are kept after every epoch, so that one that was
             killed goes on where it was; empty: none are.
     """
@@ -114,7 +116,7 @@ class TuningConfig(Config):
     bits_budget: float | None = real(None, 1.0, math.inf, optional=True)
     parameters_budget: float | None = real(None, 1.0, math.inf, optional=True)
     latency_limit: float = real(10.0, 1e-6, 1e6)
-    fidelity: str = choice("none", ("none", "epochs"))
+    fidelity: str = text("")
     checkpoints: str = text("")
 
 
@@ -131,14 +133,13 @@ class TuningProblem(Problem):
     the one metric that is not a function of the seed) and what the subclass has of its own.
 
     Args:
-        space: What is tuned; with the option `fidelity` the parameter "epochs" is added.
+        space: What is tuned; the option `fidelity` adds the parameter "epochs".
         config: The options.
         negate: See `Problem`.
         device: Where to train, e.g. "cpu" or "cuda".
 
     Attributes:
-        fidelity: By parameter that only says how thoroughly a point is looked at, the value whose
-            results count; empty without.
+        published_default: What the method's authors recommend, as a point.
 
     Raises:
         InputError: There is no such device, an objective is unknown or has a budget, or the data
@@ -163,11 +164,8 @@ class TuningProblem(Problem):
         negate: bool = False,
         device: str = "cpu",
     ) -> None:
-        self.fidelity: dict[str, int] = {}
-        if config.fidelity == "epochs" and config.epochs > 1:
-            self.fidelity = {"epochs": config.epochs}
-            epochs = Int("epochs", max(config.epochs // 8, 1), config.epochs, log=True)
-            space = Space([*space.parameters, epochs], space.constraints)
+        if config.fidelity:
+            space = self._with_fidelity(space, config)
         # References of cost are those of a network on this data, before the base knows of either.
         self.config, self.space = config, space
         self._check_data()
@@ -450,6 +448,24 @@ class TuningProblem(Problem):
         return found.reshape(*X.shape[:-1], len(self.metrics))
 
     # ---- options ---------------------------------------------------------------------------------
+    def _with_fidelity(self, space: Space, config: TuningConfig) -> Space:
+        if config.fidelity == "epochs" and "epochs" not in space.names:
+            if config.epochs == 1:
+                raise InputError("fidelity = 'epochs' needs more than one epoch")
+            self.published_default = {**self.published_default, "epochs": config.epochs}
+            least = max(config.epochs // 8, 1)
+            epochs = Int("epochs", least, config.epochs, log=True, fidelity=True)
+            return Space([*space.parameters, epochs], space.constraints)
+        if config.fidelity not in space.names:
+            known = ("epochs", *space.names)
+            hint = did_you_mean(config.fidelity, known)
+            raise InputError(f"fidelity: unknown parameter {config.fidelity!r}{hint}")
+        parameters = [
+            replace(p, fidelity=True) if isinstance(p, Varied) and p.name == config.fidelity else p
+            for p in space.parameters
+        ]
+        return Space(parameters, space.constraints)
+
     def _objective_names(self, budgets: Mapping[str, float]) -> tuple[str, ...]:
         if self.config.objectives is None:
             return tuple(n for n in self.default_objectives if n not in budgets)

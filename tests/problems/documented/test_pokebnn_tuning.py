@@ -161,6 +161,11 @@ def test_parameters_of_the_wider_searches_reach_the_network_and_its_training(mon
     assert problem.cost({**no_gate, "squeeze_excite": False}).ace < problem.cost(point).ace
 
 
+def test_the_width_may_be_the_fidelity():
+    space = PROBLEMS["pokebnn"].make(fidelity="width").space
+    assert (space.fidelity.name, space.fidelity.target) == ("width", 32)
+
+
 def test_images_too_small_for_two_resolutions_are_refused_by_name(tmp_path):
     from PIL import Image
 

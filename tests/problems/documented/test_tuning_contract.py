@@ -144,6 +144,25 @@ def test_any_cost_may_be_an_objective_or_have_a_budget(make, problem):
         make(objectives=["error", "log_macs"], macs_budget=2.0)
 
 
+def test_epochs_may_be_the_fidelity_of_an_evaluation(make, problem):
+    several = make(fidelity="epochs", epochs=8)
+    (epochs,) = [p for p in several.space.parameters if p.name not in problem.space.names]
+    assert (epochs.name, epochs.low, epochs.high, epochs.fidelity) == ("epochs", 1, 8, True)
+    assert several.space.contains(several.published_default)
+    seen = []
+    several.measure({**several.published_default, "epochs": 2}, 0, seen.append)
+    full = make(epochs=2)
+    assert [e.loss for e in seen] == record(full)
+    with pytest.raises(InputError, match="fidelity: unknown parameter 'epoch'; did you mean"):
+        make(fidelity="epoch")
+
+
+def record(problem):
+    seen = []
+    problem.measure(problem.published_default, 0, seen.append)
+    return [e.loss for e in seen]
+
+
 def test_replicates_give_a_mean_and_its_standard_error(make, evaluated):
     twice = make(replicates=2)
     measured = twice.measurements(twice.published_default, seed=1)
