@@ -81,6 +81,11 @@ def fit(
 ) -> Model:
     """Fit one surrogate an outcome, on model coordinates.
 
+    Each fit starts anew. A model that goes on from the last one depends on all fits before: neither
+    a resumed run or campaign, which has the measurements and not the models, nor one with other
+    workers, which fits after other results, would propose the same. Who keeps the models may pass
+    them on: `SURROGATES[name].build(..., warm_start=model)`.
+
     Args:
         space: Says what the coordinates mean.
         train_X: `n x d` problem coordinates, inactive parameters at their imputed values.

@@ -433,7 +433,8 @@ class SurrogateEntry:
             categorical_features: Index and number of categories of each categorical input.
             config: The model's configuration, as an instance or as plain data.
             seed: Makes the fit deterministic; None draws one from torch's global generator.
-            warm_start: A fitted model of the same entry to start from.
+            warm_start: A fitted model of the same entry to start from. The loop and campaigns pass
+                none (`loop.fit` says why).
 
         Raises:
             InputError: Bad data or configuration; the message names the argument.
@@ -443,19 +444,7 @@ class SurrogateEntry:
             FitWarning: The fit's diagnostics failed.
         """
         data = TrainingData(train_X, train_Y, train_Yvar, bounds, dict(categorical_features or {}))
-        self.check_categorical([f"input {i}" for i in sorted(data.categorical_features)])
-        if data.Y.shape[-1] > 1 and not self.capabilities.multi_output:
-            raise InputError(
-                f"surrogate {self.name!r} takes one outcome, got {data.Y.shape[-1]}; build one "
-                "model an outcome"
-            )
-        if train_Yvar is not None and not self.capabilities.observation_variance:
-            raise InputError(
-                f"surrogate {self.name!r} does not use train_Yvar; leave it out, or choose one of: "
-                + ", ".join(
-                    e.name for e in SURROGATES.values() if e.capabilities.observation_variance
-                )
-            )
+        self.check(data)
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise InputError(f"seed must be an integer or None, got {seed!r}")
         if warm_start is not None and not isinstance(warm_start, self.model_class):
@@ -464,6 +453,26 @@ class SurrogateEntry:
             )
         model = self._construct(data, self.configure(config), seed)
         return fit(model, warm_start)
+
+    def check(self, data: TrainingData) -> None:
+        """Refuse data of a kind that the model does not take.
+
+        Raises:
+            InputError: Categorical inputs, several outcomes or variances, of which it takes none.
+        """
+        self.check_categorical([f"input {i}" for i in sorted(data.categorical_features)])
+        if data.Y.shape[-1] > 1 and not self.capabilities.multi_output:
+            raise InputError(
+                f"surrogate {self.name!r} takes one outcome, got {data.Y.shape[-1]}; build one "
+                "model an outcome"
+            )
+        if data.Yvar is not None and not self.capabilities.observation_variance:
+            raise InputError(
+                f"surrogate {self.name!r} does not use train_Yvar; leave it out, or choose one of: "
+                + ", ".join(
+                    e.name for e in SURROGATES.values() if e.capabilities.observation_variance
+                )
+            )
 
     def check_categorical(self, inputs: Sequence[str]) -> None:
         """Refuse categorical inputs where the model does not take them.
@@ -555,7 +564,8 @@ def load_surrogate(path: str | Path) -> Surrogate:
     """Read a model written by `Surrogate.save`, fitted and ready to predict.
 
     Raises:
-        InputError: The file is missing, not such a file, or from a newer version.
+        InputError: The file is missing, not such a file, from a newer version, or of data of a
+            kind that the surrogate does not take.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -580,6 +590,7 @@ def load_surrogate(path: str | Path) -> Surrogate:
             tensors.get("data.bounds"),
             {int(k): v for k, v in header["categorical_features"].items()},
         )
+        entry.check(data)  # what it takes may have changed since
         model = entry._construct(data, entry.configure(header["config"]), header["seed"])
         model.eval()
         model.load_state_dict(

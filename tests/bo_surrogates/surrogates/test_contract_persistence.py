@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bo_surrogates.errors import InputError
-from bo_surrogates.surrogates import Surrogate, SurrogateEntry, load_surrogate
+from bo_surrogates.surrogates import SURROGATES, Surrogate, SurrogateEntry, load_surrogate
 
 from .conftest import BOUNDS, Fitted, build, cheap_config, measurements, points
 
@@ -144,3 +145,18 @@ def test_a_model_built_by_hand_cannot_be_saved(
     model = entry.model_class(one.X, one.Y, config=cheap_config(entry), seed=0)
     with pytest.raises(InputError, match="build"):
         model.save(tmp_path / "model")
+
+
+def test_data_that_the_surrogate_does_not_take_are_refused_when_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = SURROGATES["rff"]
+    X, Y = measurements()
+    X[:, 0] = torch.arange(len(X)) % 3
+    bounds = torch.cat([torch.tensor([[0.0], [2.0]]).double(), BOUNDS[:, 1:]], dim=-1)
+    build(entry, X, Y, bounds=bounds, categorical_features={0: 3}).save(tmp_path / "model")
+    load_surrogate(tmp_path / "model")
+    capabilities = replace(entry.capabilities, categorical=False)
+    monkeypatch.setitem(SURROGATES._entries, "rff", replace(entry, capabilities=capabilities))
+    with pytest.raises(InputError, match=r"'rff' does not take categorical inputs \(input 0\)"):
+        load_surrogate(tmp_path / "model")
