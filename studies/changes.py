@@ -30,7 +30,7 @@ def forbidden_changes(before: Study, after: Study) -> list[str]:
 def _problem(before: ProblemArm, after: ProblemArm | None) -> list[str]:
     what = f"problem {before.label!r}"
     if after is None:
-        return [f"{what}: no longer there (run a part by --problems)"]
+        return [f"{what}: no longer there (run a part by --problem)"]
     if before.problem != after.problem:
         return [f"{what}: was {before.problem!r}, is {after.problem!r}"]
     found = _differences(what, before.config, after.config)
@@ -45,7 +45,7 @@ def _problem(before: ProblemArm, after: ProblemArm | None) -> list[str]:
 def _surrogate(before: SurrogateArm, after: SurrogateArm | None) -> list[str]:
     what = f"surrogate {before.label!r}"
     if after is None:
-        return [f"{what}: no longer there (run a part by --surrogates)"]
+        return [f"{what}: no longer there (run a part by --surrogate)"]
     if before.surrogate != after.surrogate:
         return [f"{what}: was {before.surrogate!r}, is {after.surrogate!r}"]
     return _differences(what, before.config, after.config)

@@ -31,6 +31,17 @@ ITERATIONS = [
 ]  # fmt: skip
 PIT = [*CELL, "iteration", "outcome", "pit"]
 CELLS = [*CELL, "state", "iterations", "reason"]
+WHOLE = ("seed", "iteration", "iterations", "evaluation", "n_initial", "n", "outcome")
+OTHER = (
+    "problem",
+    "surrogate",
+    "values",
+    "feasible",
+    "diagnostics",
+    "failed",
+    "state",
+    "reason",
+)  # neither whole numbers nor other ones
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,29 @@ class Results:
     pit: pd.DataFrame
     cells: pd.DataFrame
 
+    def summary(self) -> pd.DataFrame:
+        """Where each surrogate has ended on each problem, over its seeds.
+
+        Returns:
+            One row a problem and surrogate, those of a problem by their median: `seeds` with at
+            least an initial design; quartiles of the last `score` (`score_q25`, `score_median`,
+            `score_q75`); median seconds an iteration of fits and of acquisition.
+        """
+        arms = ["problem", "surrogate"]
+        last = self.evaluations.groupby(CELL, sort=False)["score"].last().reset_index()
+        groups = last.groupby(arms, sort=False)["score"]
+        levels = {"score_q25": 0.25, "score_median": 0.5, "score_q75": 0.75}
+        table = pd.DataFrame({name: groups.quantile(q) for name, q in levels.items()})
+        table.insert(0, "seeds", groups.size())
+        seconds = self.iterations.groupby(arms)[["fit_seconds", "acquisition_seconds"]].median()
+        table = table.join(seconds).reset_index()
+        place = {p.label: i for i, p in enumerate(self.study.problems)}
+        return table.sort_values(
+            ["problem", "score_median"],
+            key=lambda column: column.map(place) if column.name == "problem" else column,
+            ignore_index=True,
+        )
+
 
 def load(run: str | Path) -> Results:
     """Read a run's folder; a run that is still going on can be read, too.
@@ -100,11 +134,17 @@ def load(run: str | Path) -> Results:
         study,
         folder.read_environment(),
         facts,
-        pd.DataFrame(evaluations, columns=EVALUATIONS),
-        pd.DataFrame(iterations, columns=ITERATIONS),
-        pd.DataFrame(pit, columns=PIT),
-        pd.DataFrame(cells, columns=CELLS),
+        _frame(evaluations, EVALUATIONS),
+        _frame(iterations, ITERATIONS),
+        _frame(pit, PIT),
+        _frame(cells, CELLS),
     )
+
+
+def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """A table whose columns have their types where it is empty, too."""
+    types = {c: int if c in WHOLE else float for c in columns if c not in OTHER}
+    return pd.DataFrame(rows, columns=columns).astype(types)
 
 
 def state_of(cell: Cell, record: CellRecord) -> dict[str, Any]:

@@ -52,6 +52,12 @@ class RunFolder:
         return str(self.path)
 
     @property
+    def shown(self) -> str:
+        """The path as a user would write it from the current directory."""
+        here = Path.cwd()
+        return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
+
+    @property
     def exists(self) -> bool:
         """Whether a run was started here."""
         return (self.path / "study.json").exists()

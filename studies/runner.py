@@ -110,7 +110,9 @@ def run_cells(
         folder.begin(study, resume=resume)
         wanted = [c for c in study.cells if only is None or only(c)]
         if not wanted:
-            raise InputError("no cell of the study is chosen; check --problems and --surrogates")
+            raise InputError(
+                "no cell of the study is chosen; ask for problems, surrogates and seeds it has"
+            )
         todo = list(_unfinished(wanted, folder, tell))
         if not todo:
             return []

@@ -152,8 +152,8 @@ def test_more_of_everything_may_be_added_and_nothing_else_changed():
         [
             "problem 'branin': iterations 9 -> 3 (only more)",
             "problem 'noisy': iterations 9 -> 3 (only more)",
-            "problem 'ackley': no longer there (run a part by --problems)",
-            "surrogate 'nngp': no longer there (run a part by --surrogates)",
+            "problem 'ackley': no longer there (run a part by --problem)",
+            "surrogate 'nngp': no longer there (run a part by --surrogate)",
             "seeds: 2 is no longer there (run a part by --seeds N)",
         ]
     )
