@@ -92,8 +92,7 @@ def quartiles(data: NDArray[np.float64]) -> NDArray[np.float64]:
 
     NaN counts as infinite, and what lies between a finite and an infinite value is infinite.
     """
-    found = np.quantile(_bounded(data), np.array([0.25, 0.5, 0.75]), axis=0)
-    return _unbounded(np.asarray(found))
+    return _unbounded(np.asarray(np.quantile(_bounded(data), [0.25, 0.5, 0.75], axis=0)))
 
 
 def median_interval(
@@ -114,7 +113,7 @@ def median_interval(
         (_bounded(data),), np.median, axis=0, confidence_level=level, n_resamples=resamples,
         method="percentile", vectorized=True, batch=100, rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return _unbounded(found.low), _unbounded(found.high)
+    return _unbounded(np.asarray(found.low)), _unbounded(np.asarray(found.high))
 
 
 def normalized_regret_curves(

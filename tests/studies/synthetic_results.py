@@ -1,11 +1,17 @@
-"""Frames as a run is loaded as, with a known truth: for tests of statistics and reports."""
+"""Results as a run is loaded as, with a known truth: for tests of statistics and reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from bo_surrogates.surrogates import SURROGATES
+from studies.course import Facts
+from studies.results import Results
+from studies.study import ProblemArm, Study, SurrogateArm
 
 
 def make_frames(
@@ -103,3 +109,51 @@ def make_frames(
             cells, columns=["problem", "surrogate", "seed", "state", "iterations", "reason"]
         ),
     }
+
+
+def make_results(
+    problems: Sequence[str] = ("branin", "hartmann6"),
+    surrogates: Mapping[str, float] | Sequence[str] = ("gp", "nngp", "dkl"),
+    seeds: int = 4,
+    **settings: Any,
+) -> Results:
+    """The same as the results of a study; see `make_frames`.
+
+    Labels that are no registered surrogate stand for `gp`.
+    """
+    frames = make_frames(problems, surrogates, seeds, **settings)
+    unknown, several = settings.get("unknown", ()), settings.get("several", ())
+    study = Study(
+        name="Synthetic",
+        problems=tuple(
+            ProblemArm(p, "branin", initial=settings.get("initial", 5), q=settings.get("q", 1),
+                       iterations=settings.get("iterations", 12))
+            for p in problems
+        ),
+        surrogates=tuple(
+            SurrogateArm(s, s if s in SURROGATES else "gp") for s in surrogates
+        ),
+        seeds=tuple(range(seeds)),
+    )  # fmt: skip
+    facts = {
+        p: Facts(
+            metrics=("f", "g")[: 1 + (p in several)],
+            signs=(1.0, 1.0) if p in several else (1.0 if p in unknown else -1.0,),
+            objectives=("f", "g")[: 1 + (p in several)],
+            constraints=(),
+            dim=2,
+            optimum=None if p in unknown or p in several else -1.0,
+            max_hypervolume=None if p in unknown or p not in several else 3.0,
+            noisy=False,
+            noiseless_known=True,
+        )
+        for p in problems
+    }
+    environment = {
+        "started": "2026-01-01T00:00:00+00:00",
+        "command": "bo-surrogates study run synthetic.toml",
+        "versions": {"python": "3.11", "torch": "2.13"},
+        "cores": 2,
+        "resumed": [],
+    }
+    return Results(study, environment, facts, **frames)
