@@ -60,8 +60,11 @@ def save(figure: Figure, path: str | Path) -> Path:
         raise InputError(
             f"{path}: a figure is written as one of {', '.join(FORMATS)}, not {path.suffix!r}"
         )
+    # Neither dates nor random names inside: the same figure is the same file.
+    dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix.lower())
     try:
-        figure.savefig(path, dpi=160)
+        with matplotlib.rc_context({"svg.hashsalt": "bo-surrogates"}):
+            figure.savefig(path, dpi=160, metadata={dated: None} if dated else None)
     except OSError as error:
         raise RunError(f"cannot write the figure {path}: {error}") from error
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -105,6 +107,11 @@ class Analysis:
         if len(facts.signs) > 1:
             return 1.0 if facts.max_hypervolume is not None else -1.0
         return 1.0 if facts.optimum is not None else -facts.signs[0]
+
+
+def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as named tuples."""
+    return frame.itertuples(index=False)
 
 
 def analyse(results: Results, *, seed: int = 0) -> Analysis:

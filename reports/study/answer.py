@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from reports.study.analysis import Analysis
+from reports.study.analysis import Analysis, rows_of
 from studies.statistics import RankComparison
 
 FEW = 10  # problems below which intervals over problems are too narrow
@@ -22,10 +22,10 @@ def asked(analysis: Analysis) -> str:
     if fewest != most:
         spent += f" to {most[0]} + {most[1]}"
     return (
-        f"{_count(len(study.surrogates), 'surrogate')} on {_count(len(study.problems), 'problem')}, "
-        f"{_count(len(study.seeds), 'seed')} each, with {spent} evaluations (initial design + "
-        "proposed). All surrogates of a seed share the initial design; the acquisition function and "
-        "its optimizer's budget are the same for all."
+        f"{_count(len(study.surrogates), 'surrogate')} on "
+        f"{_count(len(study.problems), 'problem')}, {_count(len(study.seeds), 'seed')} each, with "
+        f"{spent} evaluations (initial design + proposed). All surrogates of a seed share the "
+        "initial design; the acquisition function and its optimizer's budget are the same for all."
     )
 
 
@@ -56,8 +56,8 @@ def cautions(analysis: Analysis) -> list[str]:
         )
     if problems == 1:
         found.append(
-            "With one problem, intervals and tests are over its seeds: they say nothing about other "
-            "problems."
+            "With one problem, intervals and tests are over its seeds: they say nothing about "
+            "other problems."
         )
     seeds = [len(t.seeds) for t in analysis.blocks.trajectories]
     if seeds and min(seeds) < 6:
@@ -65,8 +65,8 @@ def cautions(analysis: Analysis) -> list[str]:
         surest = 1 - 2.0 ** (1 - few)
         found.append(
             f"With {_count(few, 'seed')} an interval of a median cannot be surer than "
-            f"{100 * surest:.0f} %, whatever it is called: that is how often the median lies within "
-            "the range of all seeds."
+            f"{100 * surest:.0f} %, whatever it is called: that is how often the median lies "
+            "within the range of all seeds."
             if few > 1
             else "With one seed there is no interval of a median."
         )
@@ -90,8 +90,8 @@ def cautions(analysis: Analysis) -> list[str]:
     unknown = [t.problem for t in analysis.blocks.trajectories if not t.optimum_known]
     if unknown:
         found.append(
-            f"The optimum of {_names(unknown)} is not known: normalized regret there is to the best "
-            "that any run of this study found."
+            f"The optimum of {_names(unknown)} is not known: normalized regret there is to the "
+            "best that any run of this study found."
         )
     return found
 
@@ -103,10 +103,13 @@ def _ranking(analysis: Analysis, main: RankComparison) -> list[str]:
     first = [s for s in average.index if average[s] == average.iloc[0]]
     rest = [f"`{s}` ({average[s]:.2f})" for s in average.index[len(first) :][:3]]
     told = (
-        f"{_names(first)} {'has' if len(first) == 1 else 'share'} the best average rank over {unit}: "
-        f"{average.iloc[0]:.2f} of {len(average)}"
+        f"{_names(first)} {'has' if len(first) == 1 else 'share'} the best average rank over "
+        f"{unit}: {average.iloc[0]:.2f} of {len(average)}"
     )
-    sentences = [told + (f"; then {_listed(rest)}." if rest else ".")]
+    told += f"; then {_listed(rest)}." if rest else "."
+    if len(main.ranks) > 1 and main.p_value >= main.alpha:
+        told += " Differences of ranks are within what chance would explain."
+    sentences = [told]
     sentences += _differences(main)
     if main.unit == "problem" and analysis.by_run is not None:
         sentences += _these_problems(analysis.by_run)
@@ -120,9 +123,8 @@ def _differences(main: RankComparison) -> list[str]:
         return ["With one block there is nothing to test."]
     sure = main.p_value < main.alpha
     friedman = (
-        f"Over all surrogates, ranks {'differ' if sure else 'do not differ'} by more than chance "
-        f"would explain (Friedman's test, {count} {about}, p = {_p(main.p_value)}; Kendall's W = "
-        f"{main.concordance:.2f})."
+        f"Friedman's test over {count} {about}{' finds differences' if sure else ''}: p = "
+        f"{_p(main.p_value)}; Kendall's W, the agreement of rankings, = {main.concordance:.2f}."
     )
     if not (main.nemenyi_can_tell or main.wilcoxon_can_tell):
         return [
@@ -177,7 +179,9 @@ def _these_problems(by_run: RankComparison) -> list[str]:
         f"others) `{best}` ranks first at {by_run.average.iloc[0]:.2f}, and ranks "
     )
     if not sure:
-        return [f"{told}do not differ by more than chance would explain (p = {_p(by_run.p_value)})."]
+        return [
+            f"{told}do not differ by more than chance would explain (p = {_p(by_run.p_value)})."
+        ]
     which = f"Nemenyi's test tells apart {_pairs(pairs)}" if pairs else "no pair can be told apart"
     return [f"{told}differ (p = {_p(by_run.p_value)}): {which}."]
 
@@ -185,7 +189,7 @@ def _these_problems(by_run: RankComparison) -> list[str]:
 def _superiority(analysis: Analysis) -> list[str]:
     first, second = analysis.order[:2]
     table = analysis.superiority
-    (row,) = table[(table["a"] == first) & (table["b"] == second)].itertuples()
+    (row,) = rows_of(table[(table["a"] == first) & (table["b"] == second)])
     about = "a problem like these" if len(analysis.blocks.problems) > 1 else "this problem"
     return [
         f"`{first}` ends better than `{second}` with probability {row.probability:.2f} (95 % "
@@ -233,13 +237,13 @@ def _gain(analysis: Analysis) -> list[str]:
     best, worst = ordered.iloc[0], ordered.iloc[-1]
     return [
         f"Of the regret of the initial design, {_interval(best, 'normalized')} is left with "
-        f"`{best.name}` and {_interval(worst, 'normalized')} with `{worst.name}` (normalized regret, "
-        "mean over problems of medians over seeds)."
+        f"`{best.name}` and {_interval(worst, 'normalized')} with `{worst.name}` (normalized "
+        "regret, mean over problems of medians over seeds)."
     ]
 
 
 def _alone(analysis: Analysis) -> list[str]:
-    (last,) = analysis.normalized[analysis.normalized["share"] == 1].itertuples()
+    (last,) = rows_of(analysis.normalized[analysis.normalized["share"] == 1])
     return [
         f"`{last.surrogate}` alone took part, so nothing is ranked. Of the regret of the initial "
         f"design, {last.normalized:.2g} (95 % interval {last.low:.2g} to {last.high:.2g}) is left "
@@ -264,7 +268,7 @@ def _calibration(analysis: Analysis) -> list[str]:
         ("agree with what they should hold with", right),
     ):
         if len(which):
-            shown = [f"`{r.surrogate}` ({100 * r.coverage:.0f} %)" for r in which.itertuples()]
+            shown = [f"`{r.surrogate}` ({100 * r.coverage:.0f} %)" for r in rows_of(which)]
             if len(shown) > 5:
                 shown = [*shown[:4], f"{len(shown) - 4} others"]
             parts.append(f"{what} {_listed(shown)}")
@@ -275,7 +279,7 @@ def _cost(analysis: Analysis) -> list[str]:
     cost = analysis.cost.sort_values("seconds")
     if cost.empty:
         return []
-    told = [f"{_seconds(r.seconds)} with `{r.surrogate}`" for r in cost.itertuples()]
+    told = [f"{_seconds(r.seconds)} with `{r.surrogate}`" for r in rows_of(cost)]
     if len(told) > 4:
         told = [*told[:2], *told[-2:]]
         return [f"An iteration takes from {told[0]} and {told[1]} to {told[2]} and {told[3]}."]

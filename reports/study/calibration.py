@@ -7,7 +7,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from reports.study.analysis import Analysis
+from reports.study.analysis import Analysis, rows_of
 from reports.study.frame import COLUMN, LABEL, PAGE, TICK, TITLE
 from reports.study.palette import Look
 from reports.style import GREY, distinct, house_style, new_figure, wrap
@@ -29,7 +29,7 @@ def draw_coverage(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
         figure = new_figure(PAGE if len(levels) > 1 else COLUMN, FRAME + ROW * len(present))
         panels = figure.subplots(1, len(levels), squeeze=False, sharey=True)[0]
         for axes, level in zip(panels, levels, strict=True):
-            for one in table[table["level"] == level].itertuples():
+            for one in rows_of(table[table["level"] == level]):
                 look, row = looks[one.surrogate], rows[one.surrogate]
                 ends = (one.low, one.high)
                 if math.isnan(one.low):

@@ -58,9 +58,7 @@ def _panels(
     return figure
 
 
-def _draw(
-    axes: Axes, curves: pd.DataFrame, x: str, sign: float, looks: dict[str, Look]
-) -> None:
+def _draw(axes: Axes, curves: pd.DataFrame, x: str, sign: float, looks: dict[str, Look]) -> None:
     regret = sign > 0 and bool((curves["median"] >= 0).all())
     columns = ["median", "low", "high"]
     floor = positive_floor(curves[columns].to_numpy()) if regret else -np.inf
@@ -133,7 +131,7 @@ def draw_overall(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
         _averages(panels[0], analysis.normalized, "normalized", looks)
         panels[0].set_ylabel("normalized regret (1 = initial design)", fontsize=LABEL)
         values = analysis.normalized["normalized"]
-        log_axis(panels[0], "y", positive_floor(values), float(values.max()))
+        log_axis(panels[0], "y", positive_floor(values.to_numpy()), float(values.max()))
         if ranked:
             _averages(panels[1], analysis.ranks, "rank", looks)
             panels[1].set_ylabel("average rank (1 = best)", fontsize=LABEL)

@@ -109,7 +109,7 @@ def _prose(text: str) -> Markup:
 def _number(value: object) -> str:
     """Three digits, nothing for what is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return "-"
     if isinstance(value, bool | str):
         return str(value)
     number = float(value)  # type: ignore[arg-type]
@@ -143,9 +143,7 @@ def _progress(cells: pd.DataFrame) -> str:
 
 
 def _summary(analysis: Analysis) -> list[dict[str, Any]]:
-    return [
-        {str(k): v for k, v in row.items()} for row in summary(analysis).to_dict("records")
-    ]
+    return [{str(k): v for k, v in row.items()} for row in summary(analysis).to_dict("records")]
 
 
 def _problems(analysis: Analysis) -> list[dict[str, Any]]:

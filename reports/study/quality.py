@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.study.analysis import Analysis
-from reports.study.frame import LABEL, TITLE, grid, legend, linear_axis, log_axis
+from reports.study.frame import LABEL, TITLE, grid, legend, linear_axis, log_axis, positive_floor
 from reports.study.palette import Look
 from reports.style import house_style
 
@@ -25,10 +27,14 @@ def draw_cost(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
         figure, panels = grid(len(ends), 2, 2.6, len(looks))
         for axes, (curves, name, label) in zip(panels, ends, strict=True):
             last = curves[curves["share"] == 1].set_index("surrogate")
+            floor = positive_floor(last[[name, "low", "high"]].to_numpy())
             for surrogate, look in looks.items():
                 if surrogate not in cost.index:
                     continue
-                x, y = cost.loc[surrogate], last.loc[surrogate]
+                x: Any = cost.loc[surrogate]
+                y: Any = last.loc[surrogate].copy()
+                if name == "normalized":
+                    y[[name, "low", "high"]] = np.maximum(y[[name, "low", "high"]], floor)
                 axes.errorbar(
                     [x["seconds"]], [y[name]],
                     xerr=_reach(x["seconds"], x["low"], x["high"]),
@@ -41,9 +47,9 @@ def draw_cost(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
             axes.set_ylabel(label, fontsize=LABEL)
             if name == "rank":
                 axes.invert_yaxis()
+                linear_axis(axes, "y", whole=True)
             else:
-                axes.set_ylim(bottom=0)
-            linear_axis(axes, "y")
+                log_axis(axes, "y", floor, float(last["high"].max()))
         legend(figure, looks, markers=True)
     return figure
 
@@ -74,8 +80,6 @@ def draw_profiles(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
     return figure
 
 
-def _steps(
-    axes: Axes, factors: np.ndarray, shares: np.ndarray, last: float, look: Look
-) -> None:
+def _steps(axes: Axes, factors: np.ndarray, shares: np.ndarray, last: float, look: Look) -> None:
     x, y = np.append(factors, last), np.append(shares, shares[-1])
     axes.step(x, y, where="post", **look.curve, zorder=3)

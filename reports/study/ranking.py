@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.study.analysis import Analysis
+from reports.study.analysis import Analysis, rows_of
 from reports.study.frame import COLUMN, LABEL, PAGE, TICK, TITLE
 from reports.study.palette import Look
 from reports.style import BLACK, distinct, house_style, new_figure
@@ -92,22 +92,23 @@ def draw_superiority(analysis: Analysis, looks: dict[str, Look]) -> Figure | Non
     texts = distinct(order, 16)
     count = len(order)
     square = table.pivot(index="a", columns="b", values="probability").reindex(order)[order]
-    ends = {(r.a, r.b): (r.low, r.high) for r in table.itertuples()}
+    ends = {(r.a, r.b): (r.low, r.high) for r in rows_of(table)}
+    values = square.to_numpy(dtype=float)
     side = 0.46 if count > 7 else 0.6
     with house_style():
         figure = new_figure(min(PAGE, max(COLUMN, 1.7 + side * count)), 1.5 + side * 0.8 * count)
         axes = figure.add_subplot()
-        drawn = axes.imshow(square.to_numpy(), cmap="RdBu", vmin=0, vmax=1, aspect="auto")
+        drawn = axes.imshow(values, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
         for i, a in enumerate(order):
             for j, b in enumerate(order):
                 if a == b:
                     continue
-                p = square.iloc[i, j]
+                p = values[i, j]
                 low, high = ends[a, b]
                 sure = not low <= 0.5 <= high
-                text = f"{p:.2f}" if count > 9 else f"{p:.2f}\n{low:.2f}–{high:.2f}"
+                text = f"{p:.2f}" if count > 9 else f"{p:.2f}\n{low:.2f} - {high:.2f}"
                 axes.text(
-                    j, i, text, ha="center", va="center", fontsize=TICK if count <= 9 else TICK,
+                    j, i, text, ha="center", va="center", fontsize=TICK,
                     color="white" if abs(p - 0.5) > 0.32 else BLACK,
                     fontweight="bold" if sure else "normal", linespacing=1.25,
                 )  # fmt: skip

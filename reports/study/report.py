@@ -1,8 +1,8 @@
 """The report of a run: a page that needs nothing but itself, and its figures and tables as files.
 
-    OUTPUT/index.html     the page
-    OUTPUT/figures/       each figure as PNG and SVG
-    OUTPUT/tables/        each table as CSV
+OUTPUT/index.html     the page
+OUTPUT/figures/       each figure as PNG and SVG
+OUTPUT/tables/        each table as CSV
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.study.analysis import Analysis
+from reports.study.analysis import Analysis, rows_of
 from studies.statistics import RankComparison
 
 
@@ -49,7 +49,7 @@ def summary(analysis: Analysis) -> pd.DataFrame:
         table["normalized_regret" + ("" if name == "normalized" else f"_{name}")] = last[name]
     levels = analysis.coverage.set_index(["surrogate", "level"])["coverage"].unstack("level")
     for level in levels:
-        table[f"coverage_{100 * float(level):g}"] = levels[level]
+        table[f"coverage_{100 * float(str(level)):g}"] = levels[level]
     table = table.join(analysis.scores.set_index("surrogate"))
     cost = analysis.cost.set_index("surrogate")
     names = ["seconds", "fit_seconds", "acquisition_seconds", "overhead", "peak_memory_mb"]
@@ -66,7 +66,7 @@ def by_problem(analysis: Analysis) -> pd.DataFrame:
     last = analysis.curves.groupby(["problem", "surrogate"], sort=False).last().reset_index()
     rows: list[dict[str, Any]] = []
     inferred = _inferred(analysis)
-    for one in last.itertuples():
+    for one in rows_of(last):
         problem, surrogate = str(one.problem), str(one.surrogate)
         sign = analysis.value_sign(problem)
         ends = {"median": one.median, "q25": one.q25, "q75": one.q75, "low": one.low,
@@ -102,7 +102,7 @@ def _inferred(analysis: Analysis) -> Mapping[tuple[str, str], float]:
         ["problem", "surrogate", "seed"]
     )
     found = last[last.index.isin(done.index)].groupby(level=[0, 1], sort=False).median().dropna()
-    return {(str(p), str(s)): float(v) for (p, s), v in found.items()}
+    return dict(zip(found.index.to_list(), found.to_list(), strict=True))
 
 
 def pairs(analysis: Analysis) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def diagnostics(analysis: Analysis) -> pd.DataFrame:
     """One row a surrogate and diagnostic: quartiles over all fits."""
     rows = [
         (one.surrogate, name, float(value))
-        for one in analysis.results.iterations.itertuples()
+        for one in rows_of(analysis.results.iterations)
         for name, value in (one.diagnostics or {}).items()
         if isinstance(value, int | float)
     ]
