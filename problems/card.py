@@ -27,6 +27,14 @@ def card(entry: ProblemEntry, problem: Problem) -> str:
         *(f"  {_parameter(p)}" for p in problem.space.parameters),
         "objectives:",
     ]
+    if (f := problem.space.fidelity) is not None and problem.fidelity is not None:
+        low, high = problem.fidelity.cheaper(f)[0], f.target
+        lines.insert(
+            -1,
+            f"fidelity: {f.name}, target {high}; an evaluation costs "
+            f"{problem.fidelity.cost(f, low):g} at {low}, {problem.fidelity.target_cost(f):g} at "
+            "the target",
+        )
     for objective in problem.objectives:
         reference = "" if objective.reference is None else f", reference {objective.reference:g}"
         unit = f" [{objective.unit}]" if objective.unit else ""

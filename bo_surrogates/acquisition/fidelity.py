@@ -11,9 +11,11 @@ place of their thresholds stands information per cost, as in multi-fidelity entr
 
 of the variance v of the target's value at the same point; v(s) is the variance at s and c(s) the
 covariance between the two, given what has been observed and what is running. The fidelity with the
-largest r(s) / cost(s) is asked. After a cheap trial r is used up: if the point is still the most
-promising, it is the target's turn. This holds for any posterior with covariances, in expectation
-(see `integrated_variance.py`).
+largest r(s) / cost(s) is asked, where r counts twice at the target: a trial there is an answer
+besides, while a point that was asked cheaply has yet to be asked there if it is found to be good,
+as about every second one is. (So no fidelity is asked that costs more than half of the target.)
+After a cheap trial r is used up: if the point is still the most promising, it is the target's turn.
+This holds for any posterior with covariances, in expectation (see `integrated_variance.py`).
 
 What the best is measured against are the points observed at the target. (If others were projected
 to it, nothing could improve on a promising point that was seen at a low fidelity, and no such point
@@ -45,6 +47,7 @@ from bo_surrogates.posteriors.gaussian_mixture import GaussianMixture
 from bo_surrogates.space import Space, Value
 
 NOISE = 1e-8  # least variance of the noise, as a share of the largest variance looked at
+ANSWER = 2.0  # times as much as its information, a trial at the target is worth
 DRAWS = 256  # of a posterior that tells no covariance
 
 
@@ -172,6 +175,7 @@ def choose_fidelity(
     shares = information(model, space, X, known.X_running, columns)
     costs = shares.new_tensor([config.cost(f, v) for v in (*values, target)])
     gain = shares / costs
+    gain[-1] *= ANSWER
     best = int(gain.argmax())
     return x if not gain[best] > gain[-1] else X[best]
 

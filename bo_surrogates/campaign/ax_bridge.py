@@ -62,6 +62,7 @@ from bo_surrogates.analysis.lengthscales import lengthscales
 from bo_surrogates.campaign.baseline import absolute_constraints, is_pending
 from bo_surrogates.campaign.noise import training_noise
 from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.spending import at_target
 from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.design import initial_design
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
@@ -536,15 +537,11 @@ class AxBridge:
         found = [self._encoded(t) for t in trials]
         return torch.stack(found) if found else torch.empty(0, space.dim, dtype=torch.float64)
 
-    def _known(self, trials: Sequence[Trial]) -> FidelityChoice:
-        """What the choice of further points goes by."""
+    def _known(self, trials: Sequence[Trial], n: int = 1) -> FidelityChoice:
+        """What the choice of n further points goes by."""
         running = self._tried([t for t in trials if t.status == "running"])
-        return FidelityChoice(self.spec.fidelity, self._tried(trials), running, self._at_target)
-
-    @property
-    def _at_target(self) -> tuple[int, ...]:
-        """Numbers of trials that are asked at the target fidelity: the baseline's."""
-        return (self.spec.baseline,) if isinstance(self.spec.baseline, int) else ()
+        always = at_target(self.spec, trials, n)
+        return FidelityChoice(self.spec.fidelity, self._tried(trials), running, always)
 
     def _encoded(self, trial: Trial) -> Tensor:
         """A trial's point in problem coordinates; kept, because each proposal needs them all."""
@@ -580,8 +577,8 @@ class AxBridge:
     ) -> list[Suggestion]:
         spec, space = self.spec, self.spec.space
         seed = derive_seed(spec.seed, "sobol")
-        tried = self._tried(trials)
-        design = initial_design(space, n, seed, tried, spec.fidelity, fixed, self._at_target)
+        always = at_target(spec, trials, n)
+        design = initial_design(space, n, seed, self._tried(trials), spec.fidelity, fixed, always)
         return [Suggestion(space.decode(x), "sobol", {}, {}) for x in design]
 
     def _exploit(
@@ -596,7 +593,7 @@ class AxBridge:
         with warnings.catch_warnings(), fixed_seed(derive_seed(spec.seed, "ask", first)):
             warnings.simplefilter("ignore")  # libraries' notes to their developers
             warnings.simplefilter("always", FitWarning)
-            adapter = self._fitted(trials, fixed, box)
+            adapter = self._fitted(trials, fixed, box, n)
             run = adapter.gen(n)
             # The time that a batch took stands at its first point.
             seconds = {"fit": run.fit_time or 0.0, "acquisition": run.gen_time or 0.0}
@@ -615,13 +612,14 @@ class AxBridge:
         trials: Sequence[Trial],
         fixed: Mapping[str, Value] | None = None,
         region: tuple[Tensor, float] | None = None,
+        n: int = 1,
     ) -> RegistryAdapter:
-        """The adapter, with a surrogate fitted to the completed trials and ready to propose."""
+        """The adapter, its surrogate fitted to the completed trials, ready to propose n points."""
         spec, first = self.spec, len(trials)
         completed = [t for t in trials if t.status == "completed"]
         search = Search(
             spec.space,
-            self._known(trials),
+            self._known(trials, n),
             self._tried(completed),
             self._tried([t for t in trials if t.status != "completed"]),
             fixed or {},

@@ -1,12 +1,12 @@
-"""What trials cost, where the space has a fidelity."""
+"""What trials cost where the space has a fidelity, and which must be at its target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bo_surrogates.campaign.spec import CampaignSpec
-from bo_surrogates.campaign.trial import Trial
+from bo_surrogates.campaign.trial import Trial, budgeted
 from bo_surrogates.space import Value
 
 
@@ -43,3 +43,22 @@ def spending(spec: CampaignSpec, trials: Iterable[Trial]) -> list[Spending]:
         Spending(value, n, n * spec.replicates * spec.fidelity.cost(f, value))
         for value, n in sorted(counts.items(), key=lambda item: f.encode(item[0]))
     ]
+
+
+def at_target(spec: CampaignSpec, trials: Sequence[Trial], n: int) -> frozenset[int]:
+    """Which of the next n trials must be at the target: the baseline, and the last of the budget.
+
+    What a cheap trial tells is of use to the trials that come after it only.
+    """
+    f = spec.space.fidelity
+    if f is None or spec.fidelity is None:
+        return frozenset()
+    counted = budgeted(trials)
+    numbers = range(len(trials), len(trials) + n)
+    last = len(trials) - len(counted) + spec.budget - 1
+    found = {k for k in numbers if k in (last, spec.baseline)}
+    if spec.budget_cost is not None:
+        one = spec.replicates * spec.fidelity.target_cost(f)
+        left = spec.budget_cost - trials_cost(spec, counted)
+        found.update(k for k in numbers if (k - len(trials) + 1) * one >= left)
+    return frozenset(found)

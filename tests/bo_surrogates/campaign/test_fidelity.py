@@ -21,6 +21,7 @@ from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.recommendation import recommend, recommend_tried
 from bo_surrogates.campaign.slices import default_point
 from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.spending import at_target
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.cli import app
 from bo_surrogates.design import sobol_design
@@ -74,6 +75,18 @@ def test_trials_are_cheap_and_at_the_target_and_the_best_is_at_the_target(finish
     assert finished.best() == best
     assert finished.pareto_front() == [best]
     assert min(t.value("loss") for t in finished.trials) < best.value("loss")
+
+
+def test_the_last_trial_of_the_budget_is_at_the_target(finished):
+    assert finished.trials[-1].parameters["epochs"] == 50
+    cheap = [Trial(k, {"c": "a", "epochs": 1, "x": 0.5}, "completed", "sobol") for k in range(8)]
+    assert at_target(SPEC, cheap, 3) == frozenset()
+    assert at_target(SPEC, cheap, 5) == {11}
+    data = [replace(t, origin="data") for t in cheap]
+    assert at_target(SPEC, data, 5) == frozenset()
+    limited = replace(SPEC, budget_cost=59.0)
+    assert at_target(limited, cheap, 1) == frozenset()
+    assert at_target(replace(SPEC, budget_cost=58.0), cheap, 1) == {8}
 
 
 def test_the_cost_is_counted_by_fidelity(finished):
