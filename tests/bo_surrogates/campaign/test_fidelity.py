@@ -7,14 +7,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from ax.generation_strategy.generation_strategy import GenerationStrategy
 from typer.testing import CliRunner
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.acquisition.defaults import make_acquisition
 from bo_surrogates.acquisition.fidelity import FidelityChoice, baseline_points, choose_fidelity
-from bo_surrogates.campaign import ax_bridge
-from bo_surrogates.campaign.ax_bridge import AxBridge, to_ax_columns
+from bo_surrogates.campaign.ax_bridge import AxBridge
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.campaign_file import campaign_from_mapping
 from bo_surrogates.campaign.early_stopping import EarlyStopping
@@ -179,17 +177,9 @@ def test_the_acquisition_function_and_the_choice_equal_those_of_the_loop():
     trials = told(9)
     waiting = Trial(9, {"c": "b", "epochs": 4, "x": 0.6}, "running", "manual")
     bridge = AxBridge(SPEC)
-    bridge.sync([*trials, waiting])
-    search = ax_bridge.Search(SPACE, bridge._known([*trials, waiting]), {})
-    node = bridge._surrogate_node([*trials, waiting], search)
-    bridge.client.set_generation_strategy(GenerationStrategy(name="t", nodes=[node]))
+    adapter = bridge._fitted([*trials, waiting])
     with fixed_seed(0):
-        run = node.gen(
-            experiment=bridge.client._experiment,
-            n=1,
-            pending_observations=bridge._pending([*trials, waiting]),
-        )
-    generator = node._fitted_adapter.generator
+        run = adapter.gen(1)
 
     X = torch.stack([SPACE.encode(t.parameters) for t in trials])
     running = SPACE.encode(waiting.parameters).unsqueeze(0)
@@ -203,7 +193,7 @@ def test_the_acquisition_function_and_the_choice_equal_those_of_the_loop():
     )  # fmt: skip
     Z = SPACE.to_model(SPACE.to_target(sobol_design(SPACE, 16, seed=9)))
     values = ours(Z.unsqueeze(1))
-    theirs = generator._acquisition.acqf(to_ax_columns(SPACE, Z.unsqueeze(1)))
+    theirs = adapter.generator.acquisition(Z.unsqueeze(1))
     torch.testing.assert_close(theirs, values, atol=1e-3, rtol=1e-3)
     assert values.std() > 0
 
