@@ -211,8 +211,10 @@ def _whole(
 
 
 def _entries(z1: Tensor, z2: Tensor) -> int:
-    batch = torch.broadcast_shapes(z1.shape[:-2], z2.shape[:-2]).numel()
-    return batch * z1.shape[-2] * z2.shape[-2]
+    entries = z1.shape[-2] * z2.shape[-2]
+    if z1.ndim == z2.ndim == 2:
+        return entries
+    return entries * torch.broadcast_shapes(z1.shape[:-2], z2.shape[:-2]).numel()
 
 
 def _rows(t: Tensor | None, start: int, stop: int) -> Tensor | None:

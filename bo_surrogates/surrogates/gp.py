@@ -34,7 +34,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
-from botorch.exceptions.errors import UnsupportedError
+from botorch.exceptions.errors import ModelFittingError, UnsupportedError
 from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
@@ -58,21 +58,23 @@ from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from linear_operator.operators import LinearOperator
+from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.cholesky import psd_safe_cholesky
+from bo_surrogates.inference.exact_prediction import ExactPrediction
 from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
 from bo_surrogates.inference.linear_regression import inverse_triangular, row_products
 from bo_surrogates.inference.log_domain import optimize_log_noise
 from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
+from bo_surrogates.inference.subset_of_data import MANY, on_few_points, options_for_many
 from bo_surrogates.kernels.additive import AdditiveFeatures, AdditiveKernel
 from bo_surrogates.kernels.mixed import MixedFeatures, MixedKernel, stationary_kernel
 from bo_surrogates.posteriors.fixed_points import FixedPoints, scaling
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
-from bo_surrogates.seeding import fixed_seed
+from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
     Capabilities,
@@ -115,7 +117,7 @@ class GPConfig(Config):
             )
 
 
-class ExactGPSurrogate(Surrogate, SingleTaskGP):
+class ExactGPSurrogate(Surrogate, ExactPrediction, SingleTaskGP):
     """A `SingleTaskGP` as a surrogate: what all exact Gaussian processes here share."""
 
     def __init__(
@@ -177,13 +179,6 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
 
         return partial(draw_kernel_feature_paths, map_generator=features)
 
-    def training_noise(self) -> LinearOperator:
-        """Covariance of the noise of the training outcomes, standardized, in evaluation mode."""
-        noise: LinearOperator = self.likelihood.noise_covar(
-            *self.train_inputs, shape=self.train_targets.shape
-        )
-        return noise
-
     def marginal_likelihood(self) -> ExactMarginalLogLikelihood:
         """What `fit` maximizes."""
         return MarginalLogLikelihood(self.likelihood, self)
@@ -196,12 +191,30 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
                 for name, value in warm_start.named_parameters():
                     if name in own and own[name].shape == value.shape:
                         own[name].copy_(value)
+        many = self.train_targets.shape[-1] >= MANY
+        if many and warm_start is None:
+            self._start_from_few()
         mll = self.marginal_likelihood()
+        options = self.fit_options()
+        if many:
+            options = options_for_many(options, self.num_outputs > 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the outcome is in `diagnostics`
-            fit_gpytorch_mll(mll, **self.fit_options())
+            fit_gpytorch_mll(mll, **options)
         self.diagnostics = self._diagnose(mll)
         return self
+
+    def _start_from_few(self) -> None:
+        """Take over the hyper-parameters of a fit to some of the observations."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "few points"))
+        few = on_few_points(self.train(), generator)
+        try:
+            ExactGPSurrogate.fit(few)
+        except (ModelFittingError, NotPSDError, NanError):  # of these points, not of all
+            return
+        with torch.no_grad():
+            for own, found in zip(self.parameters(), few.parameters(), strict=True):
+                own.copy_(found)
 
     def _diagnose(self, mll: ExactMarginalLogLikelihood) -> FitDiagnostics:
         self.train()
@@ -276,30 +289,30 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
         scales = self._scaling()
         if scales is None or not self.has_fixed_points:
             return super().fix_points(X)
-        self.eval()
-        n = self.train_targets.shape[-1]
+        found = self.eval().observed() or self.factorize()
+        n = len(found.targets)
         with torch.no_grad():
-            points = torch.cat([self.train_inputs[0], self.transform_inputs(X)])
-            K = self.covar_module(points).to_dense()
-            S = K[:n, :n] + torch.diag(self.training_noise().diagonal())
-            L = psd_safe_cholesky(S)
-            psi = torch.linalg.solve_triangular(L, K[:n, n:], upper=False).mT
-            root = psd_safe_cholesky(K[n:, n:] - psi @ psi.mT)
-            joint = torch.cat([torch.cat([L, L.new_zeros(n, len(X))], dim=-1),
-                               torch.cat([psi, root], dim=-1)])  # fmt: skip
-            whiten = inverse_triangular(joint).mT
-            residual = self.train_targets - self.mean_module(self.train_inputs[0])
-            white = residual @ whiten[:n, :n]
-            mean = self.mean_module(points[n:]) + psi @ white
+            fixed = self.transform_inputs(X)
+            points = torch.cat([found.inputs, fixed])
+            W = found.inverse_root
+            psi = self.covariance(fixed, found.inputs) @ W.mT
+            root = psd_safe_cholesky(self.covariance(fixed, fixed) - psi @ psi.mT)
+            below = inverse_triangular(root)
+            whiten = torch.cat(
+                [torch.cat([W.mT, -(below @ psi @ W).mT], dim=-1),
+                 torch.cat([W.new_zeros(len(X), n), below.mT], dim=-1)]
+            )  # fmt: skip
+            white = found.white
+            mean = self.mean_module(fixed) + psi @ white
 
         def others(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             x = self.transform_inputs(X)
             flat = x.flatten(end_dim=-2)
-            u = (self.covar_module(flat, points).to_dense() @ whiten).unflatten(0, x.shape[:-1])
+            u = (self.covariance(flat, points) @ whiten).unflatten(0, x.shape[:-1])
             if x.shape[-2] == 1:
-                prior = self.covar_module(flat, diag=True).reshape(*x.shape[:-2], 1, 1)
+                prior = self.variance(flat).reshape(*x.shape[:-2], 1, 1)
             else:
-                prior = self.covar_module(x).to_dense()
+                prior = self.covariance(x, x)
             means = self.mean_module(flat).unflatten(0, x.shape[:-1]) + u[..., :n] @ white
             return means, u[..., n:], prior - row_products(u)
 
@@ -330,8 +343,7 @@ class ExactGPSurrogate(Surrogate, SingleTaskGP):
                 needed where the model was given `train_Yvar`.
             **kwargs: Passed to GPyTorch's `get_fantasy_model`.
         """
-        if self.prediction_strategy is None:
-            self.posterior(X[..., :1, :].detach())  # fills the caches that GPyTorch asks for
+        self.eval()
         if noise is not None:
             kwargs["noise"] = noise
         model: Any = super().condition_on_observations(X, Y, **kwargs)

@@ -23,7 +23,6 @@ from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import Likelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from gpytorch.settings import debug
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, integer, real
@@ -168,32 +167,32 @@ class UnitScaleGP(ExactGPSurrogate):
         Returns:
             r, `... x m`, and the number of observations behind it.
         """
-        strategy: Any = self.prediction_strategy
-        if strategy is None:  # GPyTorch makes it at the first prediction
-            with gpt_posterior_settings(), debug(False):
-                self.eval()(self.train_inputs[0][..., :1, :])
-            strategy = self.prediction_strategy
-        # `mean_cache` is S^-1 (y - c), also of a conditioned model.
-        residual = strategy.train_labels - strategy.train_prior_dist.mean.detach()
-        r = (residual * strategy.mean_cache).sum(dim=-1).clamp_min(0)
-        n = residual.shape[-1]
+        found = self.eval().observed()
+        if found is not None:
+            r = found.white.square().sum(dim=-1)
+        else:
+            # `mean_cache` is S^-1 (y - c), also of a conditioned model.
+            strategy = self.make_prediction_strategy()
+            residual = strategy.train_labels - strategy.train_prior_dist.mean.detach()
+            r = (residual * strategy.mean_cache).sum(dim=-1).clamp_min(0)
+        n = self.train_targets.shape[-1]
         return pool(r if self.num_outputs > 1 else r.unsqueeze(-1), n, self.shared_scale)
 
     def scale_posterior(self) -> tuple[Tensor, Tensor] | ScaleGrid:
         """The law of s2 given the data, as `InverseGamma.posterior` or `GridLaw.posterior` has it.
 
-        Kept until GPyTorch's own caches of the data are made anew; not kept where it is
-        differentiable in new observations.
+        Kept as long as what it is computed from; not kept where it is differentiable in new
+        observations.
         """
         law = self.scale_law()
         if not isinstance(law, InverseGamma | GridLaw):
             raise TypeError(f"expected an inverse-gamma law or one on a grid, got {law!r}")
-        strategy, found = self._scale_posterior
-        if found is None or strategy is not self.prediction_strategy:
+        source: Any = self.eval().observed() or self.make_prediction_strategy()
+        of, found = self._scale_posterior
+        if found is None or of is not source:
             r, n = self.quadratic_form()
             found = law.posterior(n, r)
-            kept = None if r.requires_grad else found
-            self._scale_posterior = self.prediction_strategy, kept
+            self._scale_posterior = source, None if r.requires_grad else found
         return found
 
 

@@ -186,7 +186,7 @@ def test_the_components_of_an_additive_posterior_add_up_to_it():
     new = torch.rand(9, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     expected = model.posterior(new).mean
     with torch.no_grad():
-        weights = model.prediction_strategy.mean_cache
+        weights = model.make_prediction_strategy().mean_cache
         parts = model.covar_module.components(new, model.train_inputs[0]) @ weights
         total = parts.sum(dim=0) + model.mean_module(new)
         total = model.outcome_transform.untransform(total.unsqueeze(-1))[0]
