@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.iteration --n 20 100 --rounds 7
     python -m benchmarks.iteration --n 1000 --rounds 1 --surrogates gp nngp rff
+    python -m benchmarks.iteration --n 1000 --rounds 1 --surrogates nngp --fit-only --no-peer
     python -m benchmarks.iteration --n 100 --q 10 --surrogates ensemble \
         --config ensemble '{"members": 10, "depth": 3, "width": 128}' \
         --budget '{"num_restarts": 2, "raw_samples": 16, "maxiter": 10}'
@@ -110,6 +111,11 @@ def botorch(
     return work
 
 
+def fit_only(work: Work) -> Work:
+    """The same without the acquisition."""
+    return lambda seed: {"fit": work(seed)["fit"]}
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -121,6 +127,10 @@ def main() -> None:
         "--config", nargs=2, action="append", default=[], metavar=("NAME", "JSON"),
         help="a surrogate's configuration, as JSON",
     )  # fmt: skip
+    parser.add_argument("--fit-only", action="store_true", help="leave the acquisition out")
+    parser.add_argument(
+        "--peer", action=argparse.BooleanOptionalAction, default=True, help=f"{PEER}, for ratios"
+    )
     parser.add_argument("--budget", default="{}", help="of the acquisition, as JSON")
     parser.add_argument("--json", type=Path, help="folder to write the figures to")
     arguments = parser.parse_args()
@@ -129,9 +139,12 @@ def main() -> None:
     q, budget = arguments.q, AcquisitionConfig(**json.loads(arguments.budget))
 
     def cases(n: int) -> dict[str, Work]:
-        return {PEER: botorch(n, q, budget)} | {
-            name: ours(name, n, q, configs.get(name), budget) for name in arguments.surrogates
-        }
+        found = {name: ours(name, n, q, configs.get(name), budget) for name in arguments.surrogates}
+        if arguments.peer:
+            found = {PEER: botorch(n, q, budget)} | found
+        return (
+            {name: fit_only(work) for name, work in found.items()} if arguments.fit_only else found
+        )
 
     measure(cases(WARM_UP_POINTS), 1, warm_up=0)
     for n in arguments.n:

@@ -180,6 +180,10 @@ def _construct(
     name = config.resolve(weights.shape[0], len(constraints or []))
     # In one order, so that base samples meet the same points however the data were collected.
     X_baseline = X_baseline.unique(dim=0)
+    if name == "qlognei" and not constraints:  # needs no predictions of what has been observed
+        return _noisy_improvement(
+            model, config, LinearMCObjective(weights=weights[0]), X_baseline, seed, None, X_pending
+        )
     mean, feasible = _observed(model, X_baseline, constraints)
     if name == "thompson":
         return ThompsonSampling(model, weights, mean, seed, constraints, X_pending)

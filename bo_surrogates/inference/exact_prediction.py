@@ -6,9 +6,9 @@ With K(X, X) + V = L L', V the noise variances of the observations y, and m the 
     cov(x, x') = k(x, x') - psi(x) psi(x')'
 
 (Rasmussen & Williams 2006, algorithm 2.1). GPyTorch factorizes the matrix twice and inverts the
-factor, through many small linear operators: more than half of the time of a prediction at a hundred
-points, and of one at a thousand. Its own caches are made where they are asked for: by fantasies, and
-where derivatives in the hyper-parameters or the data go through a prediction.
+factor, through many small linear operators: more than half of the time of a prediction from a
+hundred points, and from a thousand. Its own caches are made where they are asked for: by fantasies,
+and where derivatives in the hyper-parameters or the data go through a prediction.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class ExactPrediction(ExactGP):
         return MultivariateNormal(mean, to_linear_operator(prior - row_products(psi)))
 
     def eval(self) -> Self:
-        """Evaluation mode; nothing to do where it is on, as before every prediction but the first."""
+        """Evaluation mode; nothing to do where it is on, as at every prediction but the first."""
         return super().eval() if self.training else self
 
     def get_fantasy_model(self, inputs: Any, targets: Any, **kwargs: Any) -> Self:

@@ -54,6 +54,32 @@ def times(rows: Tensor, matrices: Tensor) -> Tensor:
     return torch.stack(each, dim=-3)
 
 
+ROWS = 128  # of a block of a product of which half is known
+
+
+def products(phi: Tensor) -> Tensor:
+    """phi phi' of `n x k` features, block by block below the diagonal: half of the operations."""
+    n = len(phi)
+    if n <= 2 * ROWS:
+        return phi @ phi.mT
+    result = phi.new_empty(n, n)
+    for start in range(0, n, ROWS):
+        stop = min(start + ROWS, n)
+        block = torch.matmul(phi[start:stop], phi[:stop].mT)
+        result[start:stop, :stop] = block
+        result[:start, start:stop] = block[:, :start].mT
+    return result
+
+
+def lower_times(lower: Tensor, matrix: Tensor) -> Tensor:
+    """A lower triangular matrix times another, without its zeros."""
+    n = len(lower)
+    if n <= 2 * ROWS:
+        return lower @ matrix
+    blocks = ((start, min(start + ROWS, n)) for start in range(0, n, ROWS))
+    return torch.cat([lower[start:stop, :stop] @ matrix[:stop] for start, stop in blocks])
+
+
 Coordinates = tuple[Tensor, Tensor, Tensor]
 
 
@@ -180,7 +206,7 @@ class FunctionSpace:
     @cached_property
     def _observed(self) -> Tensor:
         """L^-1 s^2 Phi, `n x k`, of the first outcome."""
-        return self.variance[0] * (self.inverse_root[0] @ self.features[0])
+        return self.variance[0] * lower_times(self.inverse_root[0], self.features[0])
 
     def beside(self, phi: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Coordinates]]:
         """See `LinearRegression`.

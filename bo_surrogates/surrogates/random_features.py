@@ -38,7 +38,7 @@ from torch import Tensor
 from bo_surrogates.config import Config, choice, flag, integer
 from bo_surrogates.errors import FitError, RunError
 from bo_surrogates.inference.eigenframework import Eigenstructure
-from bo_surrogates.inference.linear_regression import condition, gram
+from bo_surrogates.inference.linear_regression import condition, gram, products
 from bo_surrogates.inference.marginal_likelihood import log_density
 from bo_surrogates.inference.ridge import RidgePath, TridiagonalEvidence, best_evidence
 from bo_surrogates.kernels.random_features import Draw, RandomFeatures
@@ -212,7 +212,7 @@ class RandomFeatureSurrogate(FeatureRegression):
         phi = self.features(self._inputs)
         n, k = phi.shape
         Y, known, criterion = self._targets.double(), self._known_noise(), self.config.ridge
-        products = phi @ phi.mT if n <= k else None
+        gram_matrix = products(phi) if n <= k else None
         kind = TridiagonalEvidence if criterion == "evidence" else RidgePath
         shared: Any = None  # what serves all outcomes
         evidences = []
@@ -223,7 +223,7 @@ class RandomFeatureSurrogate(FeatureRegression):
                 own, outcome = kind.of(phi / root, Y[:, j : j + 1] / root), 0
             elif own is None:
                 own = shared = (
-                    TridiagonalEvidence.of(phi, Y, products)
+                    TridiagonalEvidence.of(phi, Y, gram_matrix)
                     if criterion == "evidence"
                     else RidgePath.of(phi, Y)
                 )
@@ -245,7 +245,7 @@ class RandomFeatureSurrogate(FeatureRegression):
             self.noise_variance[j] = noise if known is None else known[:, j].mean()
             evidences.append(evidence(variance, noise)[0] / n)
         self.fitted.fill_(True)
-        self._conditioned = condition(phi, self.variance, Y, self._training_noise(), products)
+        self._conditioned = condition(phi, self.variance, Y, self._training_noise(), gram_matrix)
         self.diagnostics = FitDiagnostics(
             converged=True,
             values={"log_evidence_per_point": sum(evidences) / len(evidences)}

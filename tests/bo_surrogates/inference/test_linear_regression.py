@@ -11,6 +11,8 @@ from bo_surrogates.inference.linear_regression import (
     WeightSpace,
     condition,
     gram,
+    lower_times,
+    products,
     times,
 )
 
@@ -121,3 +123,12 @@ def test_products_with_many_batches_of_rows_are_products(
 ) -> None:
     a, b = numbers(*rows), numbers(*matrices, seed=1)
     torch.testing.assert_close(times(a, b), a @ b)
+
+
+@pytest.mark.parametrize("n", [5, 300])
+def test_products_by_blocks_are_the_products(n):
+    generator = torch.Generator().manual_seed(n)
+    phi = torch.randn(n, 7, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(products(phi), phi @ phi.mT)
+    lower = torch.randn(n, n, generator=generator, dtype=torch.float64).tril()
+    torch.testing.assert_close(lower_times(lower, phi), lower @ phi)
