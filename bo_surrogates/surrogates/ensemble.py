@@ -64,7 +64,6 @@ from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
     Capabilities,
-    FitDiagnostics,
     Surrogate,
     SurrogateEntry,
 )
@@ -230,25 +229,13 @@ class DeepEnsemble(EnsembleSurrogate):
         posterior = self._posterior(X, targets, variance, threads)
         networks = self._networks(posterior, minimum.state.to(X), generator)
         self._keep(networks, noise.mean(dim=-2))
-        with torch.no_grad():
-            residual = (self.function_values(X) - Y).square().mean().sqrt().item()
-        improved = minimum.last <= minimum.first
-        self.diagnostics = FitDiagnostics(
-            converged=improved,
-            message=""
-            if improved
-            else f"the loss rose from {minimum.first:.4g} to {minimum.last:.4g}; lower the "
-            "learning rate",
-            values={
-                "loss_per_member": minimum.last / config.members,
-                "first_loss_per_member": minimum.first / config.members,
-                "steps": float(steps),
-                "standardized_residual": residual,
-                "input_scale": prior.input_scale,
-                "largest_relevance": prior.relevance.max().item(),
-                "output_scale": prior.output_scale.mean().item(),
-                "noise_variance": noise.mean().item(),
-            },
+        self.diagnostics = self._diagnose_training(
+            minimum,
+            steps,
+            noise,
+            input_scale=prior.input_scale,
+            largest_relevance=prior.relevance.max().item(),
+            output_scale=prior.output_scale.mean().item(),
         )
         return self
 

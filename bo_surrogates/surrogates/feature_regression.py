@@ -11,85 +11,41 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
 from botorch.exceptions.errors import UnsupportedError
-from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from botorch.posteriors.posterior import Posterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bo_surrogates.config import Config
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.linear_regression import LinearRegression, condition
 from bo_surrogates.posteriors.fixed_points import FixedPoints
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, seed_or_random
 from bo_surrogates.surrogates.gaussian_weights import GaussianWeights
+from bo_surrogates.surrogates.own_data import OwnDataSurrogate
 
 
-class FeatureRegression(GaussianWeights):
+class FeatureRegression(GaussianWeights, OwnDataSurrogate):
     """Bayesian linear regression on `features`, which a subclass defines and learns.
 
     Learnt state, all in `state_dict()`: `variance` (s^2) and `noise_variance`, `m` each, of
-    standardized outcomes, float64; and what the subclass adds in `prepare`.
-
-    Args:
-        train_X: `n x d` inputs.
-        train_Y: `n x m` outcomes.
-        train_Yvar: `n x m` variances of the outcomes, if known.
-        config: An instance of `config_class`; its defaults if None.
-        seed: Of everything random in the model; drawn from torch's global generator if None.
-        input_transform: Applied to all inputs; its result should lie in the unit cube.
-        outcome_transform: Applied to the outcomes, undone by the posterior.
+    standardized outcomes, float64; and what the subclass adds in `prepare`. Arguments: see
+    `OwnDataSurrogate`.
     """
 
     variance: Tensor
-    noise_variance: Tensor
-    fitted: Tensor
-    outcome_transform: OutcomeTransform  # where there is one
-    _inputs: Tensor
-    _targets: Tensor
-    _target_variance: Tensor | None
     _conditioned: LinearRegression | None
 
-    def __init__(
-        self,
-        train_X: Tensor,
-        train_Y: Tensor,
-        train_Yvar: Tensor | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
-        *,
-        config: Config | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config or self.config_class()
-        self.seed = seed_or_random(seed)
-        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
-        if input_transform is not None:
-            self.input_transform = input_transform.to(train_X)
-        # Training data are no part of the state: `state_dict` holds what was learnt from them.
-        self.register_buffer("_inputs", train_X, persistent=False)
-        self.register_buffer("_targets", Y.detach(), persistent=False)
-        self.register_buffer(
-            "_target_variance", None if Yvar is None else Yvar.detach(), persistent=False
-        )
-        self._num_outputs = Y.shape[-1]
-        self._outputs: list[int] | None = None  # of a model made by subset_output
-        self.eval()
-        ones = torch.ones(self._num_outputs, dtype=torch.float64)
-        for name, value in (
-            ("variance", ones), ("noise_variance", 1e-2 * ones), ("fitted", torch.tensor(False)),
-        ):  # fmt: skip
-            self.register_buffer(name, value.to(train_Y.device))
-        self.prepare()
+    def make_state(self, like: Tensor) -> None:
+        """See `OwnDataSurrogate.make_state`."""
+        ones = torch.ones(self.num_outputs, dtype=torch.float64, device=like.device)
+        self.register_buffer("variance", ones)
+        self.register_buffer("noise_variance", 1e-2 * ones)
 
     @abstractmethod
     def features(self, X: Tensor) -> Tensor:
@@ -103,9 +59,6 @@ class FeatureRegression(GaussianWeights):
         """
 
     # ---- state ---------------------------------------------------------------------------------
-    def _set_transformed_inputs(self) -> None:
-        """Nothing to do: training inputs are transformed where they are used."""
-
     def weight_posterior(self) -> LinearRegression:
         """The posterior of the weights, given all observations.
 
@@ -123,23 +76,6 @@ class FeatureRegression(GaussianWeights):
 
     def _design(self, X: Tensor) -> Tensor:
         return self.features(X)
-
-    @property
-    def num_outputs(self) -> int:
-        """m."""
-        return self._num_outputs if self._outputs is None else len(self._outputs)
-
-    def subset_output(self, idcs: list[int]) -> Self:
-        """A copy of the model with some of its outputs."""
-        model = copy.deepcopy(self)
-        model._outputs = self._selected(list(idcs))
-        return model
-
-    def _selected(self, output_indices: list[int] | None) -> list[int] | None:
-        """Outcomes of the data that are wanted, None for all."""
-        if output_indices is None:
-            return self._outputs
-        return [self._outputs[i] if self._outputs else i for i in output_indices]
 
     # ---- prediction ----------------------------------------------------------------------------
     def posterior(

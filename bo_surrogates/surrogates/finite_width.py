@@ -16,83 +16,34 @@ from typing import Any, Self
 import torch
 from botorch.acquisition.objective import PosteriorTransform, ScalarizedPosteriorTransform
 from botorch.exceptions.errors import UnsupportedError
-from botorch.models.transforms.input import InputTransform
-from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.posteriors.posterior import Posterior
 from torch import Tensor
 
-from bo_surrogates.config import Config
 from bo_surrogates.errors import FitError, InputError, RunError
+from bo_surrogates.inference.adam import Minimum
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.posteriors.ensemble import EnsembleMixturePosterior
 from bo_surrogates.seeding import derive_seed
-from bo_surrogates.surrogates.base import FunctionSamples, Surrogate, seed_or_random
+from bo_surrogates.surrogates.base import FitDiagnostics, FunctionSamples, seed_or_random
+from bo_surrogates.surrogates.own_data import OwnDataSurrogate
 
 
-class FiniteWidthSurrogate(Surrogate):
-    """A surrogate on networks of one shape: its data, scaled, and its outputs.
+class FiniteWidthSurrogate(OwnDataSurrogate):
+    """A surrogate on networks of one shape. Arguments: see `OwnDataSurrogate`."""
 
-    Args:
-        train_X: `n x d` inputs.
-        train_Y: `n x m` outcomes.
-        train_Yvar: `n x m` variances of the outcomes, if known.
-        config: An instance of `config_class`; its defaults if None.
-        seed: Of everything random in the model; drawn from torch's global generator if None.
-        input_transform: Applied to all inputs; its result should lie in the unit cube.
-        outcome_transform: Applied to the outcomes, undone by the posterior.
-    """
+    network: BatchedMLP
 
-    noise_variance: Tensor
-    outcome_transform: OutcomeTransform  # where there is one
-    fitted: Tensor
-    _inputs: Tensor
-    _targets: Tensor
-    _target_variance: Tensor | None
-
-    def __init__(
-        self,
-        train_X: Tensor,
-        train_Y: Tensor,
-        train_Yvar: Tensor | None = None,
-        input_transform: InputTransform | None = None,
-        outcome_transform: OutcomeTransform | None = None,
-        *,
-        config: Config | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config or self.config_class()
-        self.seed = seed_or_random(seed)
-        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
-        if input_transform is not None:
-            self.input_transform = input_transform.to(train_X)
-        # Training data are no part of the state: `state_dict` holds what was learnt from them.
-        self.register_buffer("_inputs", train_X, persistent=False)
-        self.register_buffer("_targets", Y.detach(), persistent=False)
-        self.register_buffer(
-            "_target_variance", None if Yvar is None else Yvar.detach(), persistent=False
-        )
-        self._num_outputs = Y.shape[-1]
-        self._outputs: list[int] | None = None  # of a model made by subset_output
-        self.eval()
-        with torch.no_grad():
-            inputs = self.network_inputs(train_X[:1]).shape[-1]
-        self.network = self.make_network(self.config, inputs, Y.shape[-1])
-        self.make_state(train_Y)
-        self.register_buffer("fitted", torch.tensor(False, device=train_Y.device))
-        self.prepare()
-
-    # ---- what a subclass decides -------------------------------------------------------------
     @classmethod
     @abstractmethod
     def make_network(cls, config: Any, inputs: int, outputs: int) -> BatchedMLP:
         """The network of a configuration."""
 
-    @abstractmethod
-    def make_state(self, like: Tensor) -> None:
-        """Register the buffers of what will be learnt, empty, of the dtype and device of `like`."""
+    def make_parts(self) -> None:
+        """See `OwnDataSurrogate.make_parts`: the network."""
+        with torch.no_grad():
+            inputs = self.network_inputs(self._inputs[:1]).shape[-1]
+        self.network = self.make_network(self.config, inputs, self.num_outputs)
 
-    # ---- inputs and outputs ------------------------------------------------------------------
     def network_inputs(self, X: Tensor) -> Tensor:
         """Inputs as the network sees them: the unit cube centred and scaled to unit variance.
 
@@ -104,32 +55,6 @@ class FiniteWidthSurrogate(Surrogate):
         """
         return (self.transform_inputs(X) - 0.5) * 12**0.5
 
-    @property
-    def num_outputs(self) -> int:
-        """m."""
-        return self._num_outputs
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Empty: one model, not a batch of them."""
-        return torch.Size()
-
-    def _set_transformed_inputs(self) -> None:
-        """Nothing to do: training inputs are transformed where they are used."""
-
-    def _selected(self, output_indices: list[int] | None) -> list[int] | None:
-        """Outputs of the network that are wanted, None for all."""
-        if output_indices is None:
-            return self._outputs
-        return [self._outputs[i] if self._outputs else i for i in output_indices]
-
-    def subset_output(self, idcs: list[int]) -> Self:
-        """A copy of the model with some of its outputs."""
-        model = deepcopy(self)
-        model._outputs = self._selected(list(idcs))
-        model._num_outputs = len(idcs)
-        return model
-
 
 class EnsembleSurrogate(FiniteWidthSurrogate):
     """A surrogate whose posterior is an ensemble of K functions.
@@ -137,7 +62,7 @@ class EnsembleSurrogate(FiniteWidthSurrogate):
     Learnt state, all in `state_dict()`: `weights` (`K x P`, a network a function, unless a subclass
     says otherwise), `noise_variance` (`K x m`, in standardized units) and the transforms.
 
-    Arguments: see `FiniteWidthSurrogate`.
+    Arguments: see `OwnDataSurrogate`.
     """
 
     weights: Tensor
@@ -154,7 +79,7 @@ class EnsembleSurrogate(FiniteWidthSurrogate):
         return cls.number_of_draws(config)
 
     def make_state(self, like: Tensor) -> None:
-        """See `FiniteWidthSurrogate.make_state`."""
+        """See `OwnDataSurrogate.make_state`."""
         k, networks = self.number_of_draws(self.config), self.number_of_networks(self.config)
         self.register_buffer("weights", like.new_zeros(networks, self.network.num_parameters))
         self.register_buffer("noise_variance", like.new_zeros(k, self.num_outputs))
@@ -313,3 +238,34 @@ class EnsembleSurrogate(FiniteWidthSurrogate):
         self.weights.copy_(weights.detach())
         self.noise_variance.copy_(noise_variance.detach().expand_as(self.noise_variance))
         self.fitted.fill_(True)
+
+    def _diagnose_training(
+        self, minimum: Minimum, steps: int, noise: Tensor, **figures: float
+    ) -> FitDiagnostics:
+        """Of networks that were trained to a minimum of their loss.
+
+        Args:
+            minimum: Of the sum over the members.
+            steps: To it.
+            noise: Noise variances that they were trained with.
+            **figures: Others that are to be told.
+        """
+        with torch.no_grad():
+            values = self.function_values(self.network_inputs(self._inputs))
+            residual = (values - self._targets).square().mean().sqrt().item()
+        improved = minimum.last <= minimum.first
+        return FitDiagnostics(
+            converged=improved,
+            message=""
+            if improved
+            else f"the loss rose from {minimum.first:.4g} to {minimum.last:.4g}; lower the "
+            "learning rate",
+            values={
+                "loss_per_member": minimum.last / self.config.members,
+                "first_loss_per_member": minimum.first / self.config.members,
+                "steps": float(steps),
+                "standardized_residual": residual,
+                **figures,
+                "noise_variance": noise.mean().item(),
+            },
+        )

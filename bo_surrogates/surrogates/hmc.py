@@ -121,15 +121,13 @@ class HMCNetwork(SampledNetwork):
                 self._continued(warm, posterior), warm.step_size.item(), warm.metric.to(posterior.X)
             )
             warmup = -(-config.warmup // 4)
-        run = run_chains(generator, chains, warmup, config.samples, config.draws)
-        r_hat, ess, message = self._gate(run.predictions)
-        runs, gradients = 1, run.gradients
-        if message:
-            run = run_chains(
+        runs, (r_hat, ess, message) = self._run_until_converged(
+            lambda: run_chains(generator, chains, warmup, config.samples, config.draws),
+            lambda run: run_chains(
                 generator, run.chains, LONGER * config.warmup, LONGER * config.samples, config.draws
-            )
-            r_hat, ess, message = self._gate(run.predictions)
-            runs, gradients = 2, gradients + run.gradients
+            ),
+        )
+        run = runs[-1]
         self._keep(run.weights.to(self.weights), run.noise.to(self.weights))
         self.chains.copy_(run.chains.position)
         self.step_size.fill_(run.chains.step_size)
@@ -143,8 +141,8 @@ class HMCNetwork(SampledNetwork):
                 "acceptance": run.acceptance,
                 "divergences": float(run.divergences),
                 "step_size": run.chains.step_size,
-                "gradients": float(gradients),
-                "runs": float(runs),
+                "gradients": float(sum(one.gradients for one in runs)),
+                "runs": float(len(runs)),
             },
         )
 

@@ -36,7 +36,7 @@ class LinearizedSurrogate(GaussianWeights, FiniteWidthSurrogate):
 
     Learnt state, all in `state_dict()`, float64: `theta` (`P`), where the network is linearized;
     `prior_mean` (`P`) and `prior_variances` (`2 (depth + 1)`) of the weights; `noise_variance`
-    (`m`, of standardized outcomes). Arguments: see `FiniteWidthSurrogate`.
+    (`m`, of standardized outcomes). Arguments: see `OwnDataSurrogate`.
     """
 
     theta: Tensor
@@ -57,7 +57,7 @@ class LinearizedSurrogate(GaussianWeights, FiniteWidthSurrogate):
 
     # ---- state -------------------------------------------------------------------------------
     def make_state(self, like: Tensor) -> None:
-        """See `FiniteWidthSurrogate.make_state`."""
+        """See `OwnDataSurrogate.make_state`."""
         size, groups = self.network.num_parameters, 2 * len(self.network.fan)
         for name, count in (
             ("theta", size), ("prior_mean", size), ("prior_variances", groups),

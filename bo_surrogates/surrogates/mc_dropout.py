@@ -42,7 +42,6 @@ from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import (
     SURROGATES,
     Capabilities,
-    FitDiagnostics,
     Surrogate,
     SurrogateEntry,
 )
@@ -144,23 +143,7 @@ class MCDropout(EnsembleSurrogate):
         rounds = -(-config.draws // config.members)
         networks = self.trained.repeat(rounds, 1)[: config.draws]
         self._keep(self.masked(networks, generator), prior.noise.to(Y).mean(dim=-2))
-        with torch.no_grad():
-            residual = (self.function_values(X) - Y).square().mean().sqrt().item()
-        improved = minimum.last <= minimum.first
-        self.diagnostics = FitDiagnostics(
-            converged=improved,
-            message=""
-            if improved
-            else f"the loss rose from {minimum.first:.4g} to {minimum.last:.4g}; lower the "
-            "learning rate",
-            values={
-                "loss_per_member": minimum.last / config.members,
-                "first_loss_per_member": minimum.first / config.members,
-                "steps": float(steps),
-                "standardized_residual": residual,
-                "noise_variance": prior.noise.mean().item(),
-            },
-        )
+        self.diagnostics = self._diagnose_training(minimum, steps, prior.noise)
         return self
 
     def masked(self, theta: Tensor, generator: torch.Generator) -> Tensor:

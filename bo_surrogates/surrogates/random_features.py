@@ -81,7 +81,7 @@ class RandomFeatureSurrogate(FeatureRegression):
     """Bayesian linear regression on random features whose inputs have scales.
 
     Learnt state besides that of `FeatureRegression`, float64: `weights` (`d' x K`) and `biases`
-    (`K`), which are drawn, and `log_scales` (`d'`). Arguments: see `FeatureRegression`.
+    (`K`), which are drawn, and `log_scales` (`d'`). Arguments: see `OwnDataSurrogate`.
     """
 
     config_class: ClassVar[type[Config]] = RandomFeatureConfig
@@ -299,7 +299,7 @@ class RandomFeatureSurrogate(FeatureRegression):
                 K = K + 1.0
             width = float(self.config.features if features is None else features)
             columns = []
-            for j in range(self._num_outputs):
+            for j in range(self._targets.shape[-1]):
                 noise = self.noise_variance[j].item()
                 structure = Eigenstructure.of_gram(K, Y[:, j], noise)
                 ridge = noise / self.variance[j].item()

@@ -17,8 +17,9 @@ random points.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,17 @@ from bo_surrogates.surrogates.finite_width import EnsembleSurrogate
 MIN_NOISE_VARIANCE = 1e-4  # known variances below it are raised: the step size is about their root
 GATE_POINTS = 32  # training inputs and random points, each, at which predictions are watched
 LONGER = 3  # times as many transitions in the second run of a fit that failed its gate
+
+
+class Watched(Protocol):
+    """A run of chains whose predictions were watched."""
+
+    @property
+    def predictions(self) -> Tensor:
+        """`K x samples x q m` values at the gate's points."""
+
+
+R = TypeVar("R", bound=Watched)
 
 
 @dataclass(frozen=True)
@@ -253,6 +265,25 @@ class SampledNetwork(EnsembleSurrogate):
             learning_rate=0.05, scale=only_weights,
         ).state  # fmt: skip
         return torch.cat([mode[:, : posterior.num_parameters - noise], rest], dim=-1)
+
+    def _run_until_converged(
+        self, first: Callable[[], R], again: Callable[[R], R]
+    ) -> tuple[list[R], tuple[float, float, str]]:
+        """A run and, where its chains have not converged, one more that goes on from it, longer.
+
+        Args:
+            first: The run.
+            again: The second, from what the first left; `LONGER` times as long.
+
+        Returns:
+            The runs, and what `_gate` says of the last.
+        """
+        runs = [first()]
+        gate = self._gate(runs[0].predictions)
+        if gate[-1]:
+            runs.append(again(runs[0]))
+            gate = self._gate(runs[1].predictions)
+        return runs, gate
 
     def _gate(self, predictions: Tensor) -> tuple[float, float, str]:
         """Worst R-hat and effective sample size, and what is wrong with them or nothing.

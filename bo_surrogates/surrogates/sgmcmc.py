@@ -180,16 +180,16 @@ class SGMCMCNetwork(SampledNetwork):
         else:
             position, warmup = self._continued(warm, posterior), -(-config.warmup // 4)
             dynamics = Dynamics(warm.scale.to(posterior.X), warm.step_size.item(), self.friction)
-        run = self._run(generator, posterior, position, dynamics, points, warmup, config.samples)
-        r_hat, ess, message = self._gate(run.predictions)
-        runs, divergences = 1, run.divergences
-        if message:
-            run = self._run(
+        runs, (r_hat, ess, message) = self._run_until_converged(
+            lambda: self._run(
+                generator, posterior, position, dynamics, points, warmup, config.samples
+            ),
+            lambda run: self._run(
                 generator, posterior, run.position, run.dynamics, points,
                 LONGER * config.warmup, LONGER * config.samples,
-            )  # fmt: skip
-            r_hat, ess, message = self._gate(run.predictions)
-            runs, divergences = 2, divergences + run.divergences
+            ),
+        )  # fmt: skip
+        run = runs[-1]
         self._keep(run.weights.to(self.weights), run.noise.to(self.weights))
         self.chains.copy_(run.position)
         self.scale.copy_(run.dynamics.scale)
@@ -211,9 +211,9 @@ class SGMCMCNetwork(SampledNetwork):
                 "r_hat": r_hat,
                 "ess": ess,
                 "step_size": run.dynamics.step_size,
-                "divergences": float(divergences),
+                "divergences": float(sum(one.divergences for one in runs)),
                 "minibatch_noise": run.heat,
-                "runs": float(runs),
+                "runs": float(len(runs)),
             },
         )
 
