@@ -7,14 +7,14 @@ is imported by the command that needs it, so that `--help` answers at once.
 
 # isort: off
 from bo_surrogates.cli import entries, running, looking, explaining, asking, tables, serving
-from bo_surrogates.cli import keeping, studying, reporting
+from bo_surrogates.cli import keeping, studying, reporting, tuning
 
 # isort: on
 from bo_surrogates.cli.app import app
 
 __all__ = [
     "app", "asking", "entries", "explaining", "keeping", "looking", "main", "reporting", "running",
-    "serving", "studying", "tables",
+    "serving", "studying", "tables", "tuning",
 ]  # fmt: skip
 
 

@@ -359,8 +359,20 @@ class TuningProblem(Problem):
         """
         values = self.space.validate(parameters)
         drawn = int(torch.randint(2**31 - 1, ())) if seed is None else seed
-        # Row 0 of a tensor of one point: both faces measure the same.
-        return self._replicated(values, derive_seed(drawn, "point", 0), report)
+        return self._replicated(values, self.training_seeds(drawn), report)
+
+    def training_seeds(self, seed: int, row: int = 0) -> list[int]:
+        """The seed of each training of an observation, so that its networks can be trained again.
+
+        Args:
+            seed: The observation's.
+            row: Of the point among those observed with one seed.
+        """
+        return self._replicates(derive_seed(seed, "point", row))
+
+    def _replicates(self, seed: int) -> list[int]:
+        count = self.config.replicates
+        return [seed] if count == 1 else [derive_seed(seed, "replicate", i) for i in range(count)]
 
     def evaluate(
         self, parameters: Mapping[str, object], seed: int | None = None
@@ -369,11 +381,9 @@ class TuningProblem(Problem):
         return {name: mean for name, (mean, _) in self.measurements(parameters, seed).items()}
 
     def _replicated(
-        self, values: Values, seed: int, report: Report | None = None
+        self, values: Values, seeds: Sequence[int], report: Report | None = None
     ) -> dict[str, tuple[float, float | None]]:
         self.check(values)
-        count = self.config.replicates
-        seeds = [seed] if count == 1 else [derive_seed(seed, "replicate", i) for i in range(count)]
         with limited_threads(1):
             trainers = [self.trainer(values, s) for s in seeds]
             paths = [self._checkpoint(values, s) for s in seeds]
@@ -433,16 +443,16 @@ class TuningProblem(Problem):
 
     # ---- the tensor face -------------------------------------------------------------------------
     def _true_metrics(self, X: Tensor) -> Tensor:
-        return self._measure_rows(X, lambda row: self.config.training_seed)
+        return self._measure_rows(X, lambda row: self._replicates(self.config.training_seed))
 
     def _observed_metrics(self, X: Tensor, seed: int | None) -> Tensor:
         drawn = int(torch.randint(2**31 - 1, ())) if seed is None else seed
-        return self._measure_rows(X, lambda row: derive_seed(drawn, "point", row))
+        return self._measure_rows(X, lambda row: self.training_seeds(drawn, row))
 
-    def _measure_rows(self, X: Tensor, seed_of: Callable[[int], int]) -> Tensor:
+    def _measure_rows(self, X: Tensor, seeds_of: Callable[[int], Sequence[int]]) -> Tensor:
         rows = []
         for row, x in enumerate(X.reshape(-1, self.dim)):
-            metrics = self._replicated(self.space.decode(x), seed_of(row))
+            metrics = self._replicated(self.space.decode(x), seeds_of(row))
             rows.append([metrics[name][0] for name in self.metrics])
         found = torch.tensor(rows, dtype=torch.float64).to(X)
         return found.reshape(*X.shape[:-1], len(self.metrics))

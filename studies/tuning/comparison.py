@@ -1,0 +1,190 @@
+"""Tuned configurations beside random ones and the published default, over seeds.
+
+For every seed a campaign and a random search of the same budget are run. What counts is measured
+anew: the networks of each arm's best configuration (of several objectives: of its whole front) are
+scored on the test part, which no choice has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from botorch.utils.multi_objective.hypervolume import Hypervolume
+from botorch.utils.multi_objective.pareto import is_non_dominated
+
+from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.campaign.running import evaluation_seed
+from bo_surrogates.errors import RunError
+from problems.documented.trained_model import tuning_problem
+from problems.documented.tuning_problem import TuningProblem
+from studies.tuning.configuration import Configuration
+from studies.tuning.tune import RANDOM, TUNED, Tuned, Watch, retrain, tune
+
+PUBLISHED = "published default"
+ARMS = (TUNED, RANDOM, PUBLISHED)
+
+
+def compare_tuning(
+    problem: str,
+    folder: str | Path,
+    *,
+    seeds: Iterable[int] = range(3),
+    options: Mapping[str, Any] | None = None,
+    surrogate: str = "gp",
+    budget: int = 30,
+    workers: int = 2,
+    acquisition: AcquisitionConfig | None = None,
+    watch: Watch | None = None,
+) -> pd.DataFrame:
+    """Run the comparison; what the folder holds already is not run again.
+
+    Args:
+        problem: A registered tuning problem.
+        folder: Gets a folder a seed (`seed-0`, ...), each of `tune`, and `comparison.csv`.
+        seeds: At least three for a table that is shown to others.
+        options: See `tune`, as all that follows.
+        surrogate: See `tune`.
+        budget: Of each arm.
+        workers: See `tune`.
+        acquisition: See `tune`.
+        watch: See `tune`.
+
+    Returns:
+        One row a configuration that an arm has chosen with a seed: arm, seed, trial, the metrics as
+        measured, with names "test_..." what its network scores on the test part, and the
+        parameters. Costs are the same on both.
+
+    Raises:
+        InputError: See `tune`.
+        RunError: See `tune`.
+    """
+    folder = Path(folder)
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        place = folder / f"seed-{seed}"
+        tuned = tune(
+            problem, place, options=options, surrogate=surrogate, budget=budget, workers=workers,
+            seed=seed, acquisition=acquisition, random=True, watch=watch,
+        )  # fmt: skip
+        rows += _tested(tuned, place)
+    table = pd.DataFrame(rows)
+    _write(folder / "comparison.csv", table.to_csv(index=False))
+    return table
+
+
+def _tested(tuned: Tuned, folder: Path) -> list[dict[str, Any]]:
+    """The chosen configurations of one seed with their test scores, trained once."""
+    path = folder / "chosen.csv"
+    settings = tuned.settings
+    problem = tuning_problem(settings.problem, settings.options)
+    chosen = tuned.trials[tuned.trials["front"] | tuned.trials["published"]]
+    if path.exists():
+        known = pd.read_csv(path)
+        if len(known) and set(zip(known["arm"], known["trial"], strict=True)) >= {
+            (arm, row["trial"]) for _, row in chosen.iterrows() for arm in _arms(row)
+        }:
+            return [dict(row) for _, row in known.iterrows()]
+    rows = []
+    for _, row in chosen.iterrows():
+        values = problem.space.validate(
+            {n: _plain(row[n]) for n in problem.space.names if n in row and pd.notna(row[n])}
+        )
+        seed = problem.training_seeds(evaluation_seed(settings.seed, int(row["trial"])))[0]
+        configuration = Configuration(settings.problem, settings.options, values, seed)
+        _, description = retrain(configuration)
+        test = {f"test_{name}": value for name, value in description.scores["test"].items()}
+        metrics = {name: row[name] for name in problem.metrics}
+        rows += [
+            {"arm": arm, "seed": settings.seed, "trial": row["trial"], **metrics, **test, **values}
+            for arm in _arms(row)
+        ]
+    _write(path, pd.DataFrame(rows).to_csv(index=False))
+    return rows
+
+
+def _arms(row: Any) -> list[str]:
+    return [row["arm"]] * bool(row["front"]) + [PUBLISHED] * bool(row["published"])
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm: means over seeds, and their standard errors.
+
+    Args:
+        problem: The problem of the table.
+        table: From `compare_tuning`.
+
+    Returns:
+        arm, seeds; of every objective the best value on the test part where there is one (its
+        column "test_..."), as mean and standard error; with several objectives the hypervolume
+        beyond the reference point of what was chosen, on the test part.
+    """
+    per_seed = []
+    for key, chosen in table.groupby(["arm", "seed"], sort=False):
+        arm, seed = tuple(key)
+        columns = [_shown(o.name, table) for o in problem.objectives]
+        best = {
+            c: chosen[c].min() if o.direction == "minimize" else chosen[c].max()
+            for c, o in zip(columns, problem.objectives, strict=True)
+        }
+        if len(problem.objectives) > 1:
+            best["hypervolume"] = _hypervolume(problem, chosen[columns].to_numpy())
+        per_seed.append({"arm": arm, "seed": seed, **best})
+    frame = pd.DataFrame(per_seed)
+    groups = frame.drop(columns="seed").groupby("arm")
+    summary = pd.concat(
+        {"mean": groups.mean(), "sem": groups.sem()}, axis=1
+    ).swaplevel(axis=1).sort_index(axis=1)  # fmt: skip
+    summary.columns = pd.Index([" ".join(pair) for pair in summary.columns.to_list()])
+    summary.insert(0, "seeds", groups.size())
+    order = [arm for arm in ARMS if arm in summary.index]
+    return summary.loc[order].reset_index()
+
+
+def _shown(metric: str, table: pd.DataFrame) -> str:
+    return f"test_{metric}" if f"test_{metric}" in table else metric
+
+
+def _hypervolume(problem: TuningProblem, values: Any) -> float:
+    signs = torch.tensor([o.sign for o in problem.objectives], dtype=torch.float64)
+    points = torch.tensor(values.tolist(), dtype=torch.float64) * signs
+    reference = signs * signs.new_tensor([float(o.reference or 0.0) for o in problem.objectives])
+    return float(Hypervolume(reference).compute(points[is_non_dominated(points)]))
+
+
+def write_tables(problem: TuningProblem, table: pd.DataFrame, folder: str | Path) -> Path:
+    """Write `summary.csv` and `summary.md`; returns the latter's path.
+
+    Raises:
+        RunError: They cannot be written.
+    """
+    folder = Path(folder)
+    summary = summarize_tuning(problem, table)
+    _write(folder / "summary.csv", summary.to_csv(index=False))
+    names = sorted({c.rsplit(" ", 1)[0] for c in summary.columns if c not in ("arm", "seeds")})
+    lines = [
+        "| " + " | ".join(["arm", "seeds", *names]) + " |",
+        "|" + "---|" * (len(names) + 2),
+    ]
+    for _, row in summary.iterrows():
+        cells = [f"{row[f'{n} mean']:.4g} ± {row[f'{n} sem']:.2g}" for n in names]
+        lines.append("| " + " | ".join([str(row["arm"]), str(row["seeds"]), *cells]) + " |")
+    path = folder / "summary.md"
+    _write(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error}") from error

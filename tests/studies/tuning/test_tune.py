@@ -1,0 +1,206 @@
+"""Tuning campaigns from name to saved network; the networks are trained in a blink."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from bo_surrogates.errors import InputError
+from problems.documented.trained_model import load_model, read_description, tuning_problem
+from reports.tuning_figure import draw_tuning
+from studies.tuning import (
+    compare_tuning,
+    read_configuration,
+    retrain,
+    summarize_tuning,
+    tune,
+    write_tables,
+)
+
+OPTIONS = {"epochs": 1, "limit": 64, "batch_size": 32, "squeeze_excite": False}
+SETTINGS = {"options": OPTIONS, "budget": 4, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tuned")
+
+
+@pytest.fixture(scope="module")
+def tuned(folder):
+    return tune("pokebnn", folder, random=True, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def trained(tuned, folder):
+    return retrain(folder / "best.toml", folder)
+
+
+def test_the_first_trial_is_the_published_default_and_both_arms_spend_the_budget(tuned):
+    counts = tuned.trials.groupby("arm").size()
+    assert counts.to_dict() == {"tuned": 4, "random": 4}
+    (published,) = tuned.trials[tuned.trials["published"]].to_dict("records")
+    assert (published["arm"], published["trial"], published["width"]) == ("tuned", 0, 12)
+
+
+def test_the_front_is_what_no_other_trial_of_its_arm_dominates(tuned):
+    for _, its in tuned.trials.groupby("arm"):
+        for _, row in its.iterrows():
+            dominated = (
+                (its["error"] <= row["error"])
+                & (its["log_ace"] <= row["log_ace"])
+                & ((its["error"] < row["error"]) | (its["log_ace"] < row["log_ace"]))
+            ).any()
+            assert row["front"] == (not dominated)
+
+
+def test_tables_and_configurations_are_written(tuned, folder):
+    table = pd.read_csv(folder / "trials.csv")
+    assert len(table) == 8
+    assert len(pd.read_csv(folder / "front.csv")) == table["front"].sum()
+    files = sorted(p.name for p in (folder / "front").iterdir())
+    assert files == [f"{i + 1}.toml" for i in range(len(tuned.front))]
+    assert read_configuration(folder / "best.toml") == tuned.front[0]
+    errors = [c.measured["error"] for c in tuned.front]
+    assert errors == sorted(errors)
+
+
+def test_a_configuration_trains_the_very_network_that_was_measured(tuned, trained):
+    network, description = trained
+    assert description.scores["validation"]["error"] == tuned.front[0].measured["error"]
+    problem = tuning_problem("pokebnn", OPTIONS)
+    cost = problem.network_cost(network, tuned.front[0].parameters)
+    assert math.log10(cost.ace) == tuned.front[0].measured["log_ace"]
+
+
+def test_a_saved_network_is_loaded_without_a_pickle(trained, folder):
+    network, description = trained
+    loaded = load_model(folder)
+    x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network(x))
+    assert not loaded.training
+    assert read_description(folder).scores == description.scores
+    assert {p.suffix for p in folder.glob("model.*")} == {".safetensors", ".json"}
+
+
+def test_a_model_that_cannot_be_read_is_refused_by_name(trained, folder, tmp_path):
+    with pytest.raises(InputError, match=r"no model in .*: there is no model\.json"):
+        load_model(tmp_path)
+    facts = json.loads((folder / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**facts, "format": 99}))
+    with pytest.raises(InputError, match="format 99, expected 1"):
+        load_model(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(InputError, match="not the description of a model"):
+        load_model(tmp_path)
+
+
+def test_the_same_call_runs_nothing_again_and_a_larger_budget_goes_on(tuned, folder):
+    asked = []
+
+    def watch(campaign):
+        from contextlib import nullcontext
+
+        return nullcontext(lambda event: asked.append(event.kind))
+
+    again = tune("pokebnn", folder, random=True, watch=watch, **SETTINGS)
+    pd.testing.assert_frame_equal(again.trials, tuned.trials)
+    assert "asked" not in asked
+    more = tune("pokebnn", folder, watch=watch, **{**SETTINGS, "budget": 5})
+    assert asked.count("asked") == 1
+    kept = more.trials[more.trials["trial"] < 4]
+    assert kept["error"].tolist() == tuned.trials["error"].tolist()
+
+
+def test_a_folder_of_another_campaign_is_refused(tuned, folder):
+    with pytest.raises(InputError, match=r"other settings \(seed\)"):
+        tune("pokebnn", folder, seed=1, **SETTINGS)
+    with pytest.raises(InputError, match="black_box"):
+        tune("pokebnn", folder, **{**SETTINGS, "options": {**OPTIONS, "epochs": 3}})
+
+
+def test_the_figure_shows_both_arms_and_the_default(tuned):
+    (axes,) = draw_tuning(tuned).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["tuned: front", "random: front", "published default"]
+    assert axes.get_ylabel() == "error (minimize)"
+
+
+def test_what_trains_no_network_cannot_be_tuned(tmp_path):
+    with pytest.raises(InputError, match="'branin' trains no network; .*pokebnn"):
+        tune("branin", tmp_path, budget=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("problem = 'pokebnn'", "'parameters' is missing"),
+        ("problem = 'pokebn'\n[parameters]\nwidth = 4", "did you mean 'pokebnn'"),
+        ("problem = 3\n[parameters]\nwidth = 4", "'problem' must be a registered name"),
+        ("problem = 'pokebnn'\n[parameters]\nwidth = 4", "'activation_bound' is missing"),
+        ("problem = 'pokebnn'\nsed = 1\n[parameters]\nwidth = 4", "unknown key 'sed'"),
+        ("problem = 'pokebnn'\n[options]\nbits = 9\n[parameters]\nwidth = 4", "bits must be in"),
+    ],
+)
+def test_a_configuration_with_a_mistake_is_refused_with_its_place(tmp_path, text, complaint):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"c\.toml: .*{complaint}"):
+        read_configuration(path)
+
+
+# ---- comparison ----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    return folder, compare_tuning("pokebnn", folder, seeds=[0, 1], **{**SETTINGS, "budget": 2})
+
+
+def test_each_arm_is_there_with_every_seed_and_scored_on_the_test_part(compared):
+    _, table = compared
+    assert set(zip(table["arm"], table["seed"], strict=True)) == {
+        (arm, seed) for arm in ("tuned", "random", "published default") for seed in (0, 1)
+    }
+    assert table["test_error"].between(0, 1).all()
+    assert (table["test_error"] != table["error"]).any()
+
+
+def test_a_comparison_is_not_run_twice(compared, monkeypatch):
+    folder, table = compared
+    monkeypatch.setattr("studies.tuning.comparison.retrain", None)
+    again = compare_tuning("pokebnn", folder, seeds=[0, 1], **{**SETTINGS, "budget": 2})
+    pd.testing.assert_frame_equal(again[table.columns], table, check_dtype=False)
+
+
+def test_a_summary_is_the_mean_over_seeds_of_what_each_arm_chose():
+    problem = tuning_problem("pokebnn", OPTIONS)  # reference: error 0.5
+    reference = problem.objectives[1].reference
+    rows = [
+        ("tuned", 0, 0.9, 0.1, reference - 2),
+        ("tuned", 0, 0.0, 0.3, reference - 3),
+        ("tuned", 1, 0.0, 0.2, reference - 2),
+        ("random", 0, 0.0, 0.4, reference - 1),
+        ("random", 1, 0.0, 0.4, reference - 1),
+    ]
+    table = pd.DataFrame(rows, columns=["arm", "seed", "error", "test_error", "log_ace"])
+    summary = summarize_tuning(problem, table).set_index("arm")
+    assert list(summary.index) == ["tuned", "random"]
+    assert summary.loc["tuned", "test_error mean"] == pytest.approx(0.15)
+    assert summary.loc["tuned", "test_error sem"] == pytest.approx(0.05)
+    volumes = [0.4 * 2 + 0.2 * 1, 0.3 * 2]
+    assert summary.loc["tuned", "hypervolume mean"] == pytest.approx(sum(volumes) / 2)
+    assert summary.loc["random", "hypervolume mean"] == pytest.approx(0.1)
+
+
+def test_the_summary_is_written_as_csv_and_markdown(compared, tmp_path):
+    _, table = compared
+    path = write_tables(tuning_problem("pokebnn", OPTIONS), table, tmp_path)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "| arm | seeds | hypervolume | log_ace | test_error |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| tuned", "| random", "| published default",
+    ]  # fmt: skip
+    assert (tmp_path / "summary.csv").exists()
