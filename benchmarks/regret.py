@@ -2,53 +2,51 @@
 
 `OMP_NUM_THREADS=1 python -m benchmarks.regret [--surrogates gp ntk] [--seeds 3]`
 
-Branin with 8 + 22 evaluations and Hartmann-6 with 10 + 30, one point at a time; all surrogates of a
-seed share the initial design and the acquisition function (`studies/comparison.py`). `--rows FILE`
-keeps finished runs, one line each, and does not repeat those the file has.
+Branin with 8 + 22 evaluations and Hartmann-6 with 10 + 30, one point at a time, as a study
+(`studies/README.md`): all surrogates of a seed share the initial design, and the acquisition
+function is the same. `--run FOLDER` keeps the runs, and does not repeat those that the folder has.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
-import warnings
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
 from rich.console import Console
 
-from bo_surrogates.errors import FitWarning
 from bo_surrogates.surrogates import SURROGATES
-from studies.comparison import compare
+from studies.results import Results
+from studies.runner import run_study
+from studies.study import ProblemArm, Study
 
 BUDGETS = {"branin": (8, 22), "hartmann6": (10, 30)}  # initial design, iterations
 KERNELS = (
     "gp", "ntk", "nngp", "nngp_t", "tp", "dkl", "dkm", "saas", "robust_gp", "svgp", "rff",
     "bandlimited", "mup",
 )  # fmt: skip
+CELL = ["problem", "surrogate", "seed"]
 
 
-def measure(problem: str, surrogate: str, seed: int) -> dict[str, Any]:
-    """One run: regret after half and after all of its evaluations, CPU seconds, failed fits."""
-    torch.set_num_threads(1)
-    initial, iterations = BUDGETS[problem]
-    start = time.process_time()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        table = compare(
-            [problem], [surrogate], seeds=[seed], iterations=iterations, initial=initial
+def rows(results: Results) -> pd.DataFrame:
+    """One row a run: regret after half and after all iterations, CPU seconds, failed fits."""
+    regret = results.evaluations.groupby([*CELL, "iteration"], sort=False)["regret"].last()
+    found = []
+    for key, ones in results.iterations.groupby(CELL, sort=False):
+        last = int(ones["iteration"].max())
+        doubtful = ones["diagnostics"].map(lambda d: d.get("converged") == 0.0)
+        found.append(
+            {
+                **dict(zip(CELL, key, strict=True)),
+                "halfway": regret[(*key, last // 2)],
+                "regret": regret[(*key, last)],
+                "seconds": ones["cpu_seconds"].mean(),
+                "failed": int((doubtful | ones["failed"].notna()).sum()),
+            }
         )
-    regret = table["regret"].tolist()
-    return {
-        "problem": problem, "surrogate": surrogate, "seed": seed,
-        "halfway": regret[initial + iterations // 2 - 1], "regret": regret[-1],
-        "seconds": (time.process_time() - start) / iterations,
-        "failed": sum(issubclass(w.category, FitWarning) for w in caught),
-    }  # fmt: skip
+    return pd.DataFrame(found)
 
 
 def markdown(rows: pd.DataFrame) -> str:
@@ -80,22 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--surrogates", nargs="+", default=list(KERNELS), choices=list(SURROGATES))
     parser.add_argument("--problems", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=Path, help="file of finished runs")
+    parser.add_argument("--run", type=Path, help="folder of the runs")
     options = parser.parse_args(arguments)
-    rows: list[dict[str, Any]] = []
-    if options.rows is not None and options.rows.exists():
-        rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
-    known = {(r["problem"], r["surrogate"], r["seed"]) for r in rows}
-    for problem in options.problems:
-        for surrogate in options.surrogates:
-            for seed in range(options.seeds):
-                if (problem, surrogate, seed) in known:
-                    continue
-                rows.append(measure(problem, surrogate, seed))
-                if options.rows is not None:
-                    with options.rows.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-    Console().print(markdown(pd.DataFrame(rows)), soft_wrap=True)
+    study = Study.of(
+        [
+            ProblemArm(name, name, initial=BUDGETS[name][0], iterations=BUDGETS[name][1])
+            for name in options.problems
+        ],
+        options.surrogates,
+        seeds=options.seeds,
+        name="regret",
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        results = run_study(study, options.run or Path(temporary) / "run", resume=True)
+    Console().print(markdown(rows(results)), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class _Notes:
         self.on_iteration = on_iteration
         self.X: list[Tensor] = []
         self.Y: list[Tensor] = []
-        self.began = 0.0
+        self.began = self.cpu = 0.0
 
     def resume(self, record: CellRecord, problem: Problem) -> Run | None:
         """The run so far, as the loop continues it."""
@@ -142,6 +142,7 @@ class _Notes:
                 **reached,
                 **seen,
                 "seconds": {**known, "overhead": overhead},
+                "cpu_seconds": time.process_time() - self.cpu,
                 "peak_memory_mb": round(peak_mb(), 1),
                 "failed": iteration.failure,
             }
@@ -149,10 +150,11 @@ class _Notes:
         self.on_iteration(number, elapsed)
         # What writing takes counts as overhead of the next iteration: this line cannot tell.
         self.began += elapsed
+        self.cpu = time.process_time()
         reset_peak()
 
     def _begin(self) -> None:
-        self.began = time.perf_counter()
+        self.began, self.cpu = time.perf_counter(), time.process_time()
         reset_peak()
 
     def _take(self, X: Tensor, Y: Tensor, truth: Tensor | None = None) -> dict[str, Any]:

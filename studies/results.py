@@ -26,8 +26,8 @@ EVALUATIONS = [
 ]  # fmt: skip
 ITERATIONS = [
     *CELL, "iteration", "n", "fit_seconds", "acquisition_seconds", "evaluation_seconds",
-    "overhead_seconds", "peak_memory_mb", "nlpd", "crps", "coverage_50", "coverage_90",
-    "diagnostics", "failed",
+    "overhead_seconds", "cpu_seconds", "peak_memory_mb", "nlpd", "crps", "coverage_50",
+    "coverage_90", "diagnostics", "failed",
 ]  # fmt: skip
 PIT = [*CELL, "iteration", "outcome", "pit"]
 CELLS = [*CELL, "state", "iterations", "reason"]
@@ -64,9 +64,9 @@ class Results:
             `hypervolume` less its sign; `seconds` of fits, acquisition and evaluations up to the
             end of the batch.
         iterations: One row an iteration after the initial design: `n` observations before it;
-            seconds; `peak_memory_mb`; one-step-ahead predictive scores, means over the batch and
-            the outcomes, in standard deviations of the outcomes before it; `diagnostics`; `failed`:
-            why a random batch was taken, or None.
+            seconds, and `cpu_seconds` of all of it; `peak_memory_mb`; one-step-ahead predictive
+            scores, means over the batch and the outcomes, in standard deviations of the outcomes
+            before it; `diagnostics`; `failed`: why a random batch was taken, or None.
         pit: One row a predicted observation: `pit` in [0, 1].
         cells: `state` ("done", "partial", "missing", "failed"), iterations done, and the reason.
     """
@@ -217,6 +217,7 @@ def _iteration(stored: Mapping[str, Any]) -> dict[str, Any]:
         "iteration": stored["iteration"],
         "n": stored["n"],
         **{f"{part}_seconds": float(seconds.get(part, 0.0)) for part in parts},
+        "cpu_seconds": _number(stored.get("cpu_seconds")),
         "peak_memory_mb": stored["peak_memory_mb"],
         "nlpd": _mean(_flat(stored["scores"], "nlpd")),
         "crps": _mean(_flat(stored["scores"], "crps")),

@@ -30,11 +30,11 @@ its logarithm, the ten first observations of Hartmann-6 are explained by noise a
 
 Activation and scales. Final regrets of seeds 10, 11 and 12 by
 
-    compare([problem], ["ensemble"], seeds=[10, 11, 12], iterations=k, initial=10, q=2,
-            configs={"ensemble": config}, acquisition=AcquisitionConfig(
-                mc_samples=64, num_restarts=2, raw_samples=64, maxiter=60))
+    Study.of([problem], [SurrogateArm("e", "ensemble", config)], seeds=[10, 11, 12], iterations=k,
+             initial=10, q=2, acquisition=AcquisitionConfig(
+                 mc_samples=64, num_restarts=2, raw_samples=64, maxiter=60))
 
-of `studies.comparison`, on Hartmann-6 (k = 20) and Branin (k = 10):
+of `studies.study`, on Hartmann-6 (k = 20) and Branin (k = 10):
 
     activation, scales      Hartmann-6             Branin
     sine, per-input         0.051  0.347  0.153    0.011  0.003  0.010

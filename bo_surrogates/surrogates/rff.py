@@ -18,9 +18,9 @@ Piecewise linear units ("relu") have gradients that jump.
 The defaults were chosen on the four functions of `python -m benchmarks.calibration`, six seeds. By
 negative log predictive density the evidence was better than leave-one-out, and that better than
 generalized cross-validation, which was far off on the ramp with a step. "erf" and "matern52" were
-as good as "rbf" there, but behind on regret (Branin, Hartmann-6; three seeds of
-`studies.comparison.compare`). More features were better up to 4096, the most tried, on Hartmann-6
-with 128 points; 2048 take half of the time.
+as good as "rbf" there, but behind on regret (Branin, Hartmann-6; three seeds with the budgets of
+`benchmarks/regret.py`). More features were better up to 4096, the most tried, on Hartmann-6 with
+128 points; 2048 take half of the time.
 """
 
 from __future__ import annotations

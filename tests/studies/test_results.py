@@ -6,6 +6,7 @@ import pytest
 import torch
 from botorch.utils.multi_objective.box_decompositions.dominated import DominatedPartitioning
 
+from benchmarks import regret
 from bo_surrogates.analysis.predictive_scores import score_points
 from bo_surrogates.loop import propose
 from bo_surrogates.seeding import derive_seed
@@ -123,6 +124,16 @@ def test_seconds_add_up(results):
     assert (last - first).tolist() == pytest.approx(taken.groupby(CELL).sum()[last.index].tolist())
     assert (spent["overhead_seconds"] >= 0).all()
     assert (spent["peak_memory_mb"] > 50).all()  # torch alone takes more
+
+
+def test_the_benchmark_of_regret_reads_off_the_same_figures(results, records):
+    table = regret.rows(results).query("problem == 'branin' and surrogate == 'gp' and seed == 0")
+    (row,) = table.to_dict("records")
+    values = points(records[("branin", "gp", 0)], "Y").squeeze(-1) - 5 / (4 * math.pi)
+    assert row["regret"] == pytest.approx(values.min().item(), abs=1e-6)
+    assert row["halfway"] == pytest.approx(values[: 4 + 1].min().item(), abs=1e-6)
+    assert row["seconds"] > 0
+    assert f"{row['regret']:.2g}" in regret.markdown(regret.rows(results))
 
 
 def course_of(name, problem):
