@@ -18,6 +18,26 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="bibench",
+            target="problems.documented.bibench_tuning:BiBenchTuning",
+            summary="binary networks, the operator a parameter with parameters of its own",
+            source="Qin et al. 2023, BiBench, ICML, arXiv 2301.11233",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
+            name="biper",
+            target="problems.documented.biper_tuning:BiPerTuning",
+            summary="binary networks by a periodic function, trained in two stages",
+            source="Vargas et al. 2024, BiPer, CVPR, arXiv 2404.01278",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="wide_deep",
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",

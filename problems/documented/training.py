@@ -189,9 +189,12 @@ class Trainer(Protocol):
         epoch: Done so far.
     """
 
-    network: nn.Module
     epochs: int
     epoch: int
+
+    @property
+    def network(self) -> nn.Module:
+        """See the class."""
 
     def run_epoch(self) -> Epoch:
         """Train for one epoch.

@@ -42,6 +42,8 @@ class BiPerConv2d(BinaryConv2d):
         kernel_size: Of the kernel, one number or two.
         frequency: f, in radians per unit of weight, > 0.
         init_std_scale: Standard deviation of the initial weights, in those of Kaiming's normal law.
+        input_estimator: Gradient of the inputs' sign, see `estimators`.
+        input_bound: Of "clip" and "half_shift".
         stride: Step of the kernel.
         padding: Zeros on each side, or "same".
         dilation: Distance of the kernel's positions.
@@ -56,6 +58,8 @@ class BiPerConv2d(BinaryConv2d):
         *,
         frequency: float = 20.0,
         init_std_scale: float = 1.0,
+        input_estimator: str = "poly",
+        input_bound: float = 1.0,
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] | str = 0,
         dilation: int | tuple[int, int] = 1,
@@ -65,7 +69,9 @@ class BiPerConv2d(BinaryConv2d):
             in_channels,
             out_channels,
             kernel_size,
-            OPERATORS["biper"].replace(frequency=frequency),
+            OPERATORS["biper"].replace(
+                frequency=frequency, input_estimator=input_estimator, input_bound=input_bound
+            ),
             stride=stride,
             padding=padding,
             dilation=dilation,

@@ -35,6 +35,10 @@ class NoiseAdaptation(nn.Module):
         self.dim = dim
         self.amplitude = LARGEST_AMPLITUDE
 
+    def stored_bits(self) -> int:
+        """None: it is not part of the trained network."""
+        return 0
+
     def anneal(self, epoch: int, epochs: int) -> None:
         """Set a_t."""
         self.amplitude = LARGEST_AMPLITUDE / 2 * (1 + math.cos(math.pi * (epoch + 1) / epochs))
