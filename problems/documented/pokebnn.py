@@ -28,10 +28,18 @@ from torch.nn import functional
 from bo_surrogates.config import Config, choice, flag, integer, real
 from bo_surrogates.errors import InputError
 from problems.documented.binarization import OPERATORS, BinaryConv2d
+from problems.documented.binarization.estimators import (
+    HALF_SHIFT_CLIP,
+    HalfShift,
+    SignEstimator,
+)
+from problems.documented.binarization.inputs import Binary
+from problems.documented.binarization.weights import SignWeights
 from problems.documented.quantization import QuantizedConv2d, QuantizedLinear, pad_same
 
 SHORTCUTS = ("zeropad", "tile", "none")
 ACTIVATIONS = ("dprelu", "prelu", "relu", "none")
+WEIGHT_BOUNDS = ("max", "mean", "fixed")
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class PokeConfig(Config):
         activation_bound: B of the binarized activations, in standard deviations of a
             normalized activation; the width of the window in which they learn.
         bits: Of weights and activations of the layers that are binary in the paper: 1, or 2 to 8.
+        weight_bound: Up to where binary weights learn: a channel's "max" |w|, three times its
+            "mean" |w|, or 1 ("fixed"). Their values stay +-max |w| / 2, which the normalization
+            takes out again.
         local_shortcut: How a local shortcut with too few channels is filled.
         block_shortcut: How a block shortcut with too few channels is filled.
         squeeze_excite: Whether there are any.
@@ -56,6 +67,7 @@ class PokeConfig(Config):
 
     activation_bound: float = real(3.0, 1e-3, 1e3, log=True, search=(0.3, 12.0))
     bits: int = integer(1, 1, 8)
+    weight_bound: str = choice("max", WEIGHT_BOUNDS)
     local_shortcut: str = choice("zeropad", SHORTCUTS)
     block_shortcut: str = choice("tile", SHORTCUTS)
     squeeze_excite: bool = flag(True)
@@ -66,6 +78,48 @@ class PokeConfig(Config):
     stem_bits: int = integer(8, 2, 16)
     head_bits: int = integer(8, 2, 16)
     expansion: int = integer(4, 1, 16)
+
+
+class MeanBound(SignEstimator):
+    """The sign with gradient 1 where |w| is below three times its mean over the output channel."""
+
+    def derivative(self, v: Tensor) -> Tensor:
+        """1 inside what the clipping leaves of the bound."""
+        bound = 3 * v.abs().mean(dim=tuple(range(1, v.ndim)), keepdim=True)
+        return (v.abs() < bound * HALF_SHIFT_CLIP).to(v.dtype)
+
+
+class PokeWeights(SignWeights):
+    """Binary weights that may be left as they are in a first phase of the training.
+
+    Args:
+        config: See `PokeConfig`.
+        fan_in: Weights of an output.
+
+    Attributes:
+        binary: Whether the phase is over, as it is from the start unless said otherwise.
+    """
+
+    binary: Tensor
+
+    def __init__(self, config: PokeConfig, fan_in: int) -> None:
+        super().__init__(OPERATORS["poke"], fan_in, False)
+        if config.weight_bound != "max":
+            self.estimator = MeanBound() if config.weight_bound == "mean" else HalfShift(1.0)
+        self.register_buffer("binary", torch.tensor(True))
+
+    def forward(self, weight: Tensor) -> Binary:
+        """See `WeightBinarizer`."""
+        if self.binary.is_meta or self.binary:  # only shapes count where there are no values
+            return super().forward(weight)
+        return Binary(weight, None)
+
+
+def set_binary_weights(network: nn.Module, binary: bool) -> None:
+    """Begin or end the phase in which a network's binary weights are left as they are."""
+    for module in network.modules():
+        if isinstance(module, PokeWeights):
+            module.binary.fill_(binary)
 
 
 class DPReLU(nn.Module):
@@ -214,6 +268,7 @@ class PokeConv(nn.Module):
                 stride=stride,
                 padding="same",
             )
+            self.conv.weights = PokeWeights(config, self.conv.weight[0].numel())
         else:
             self.conv = QuantizedConv2d(
                 in_channels, out_channels, kernel_size, bits=config.bits, stride=stride

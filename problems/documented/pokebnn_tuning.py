@@ -5,8 +5,8 @@ configuration alone, the error is noisy and costs a training. What is tuned is w
 to matter: the bound B of the activations above all, width, depth and the kinds of shortcut; with
 the options `search`, also what it left as it was.
 
-Training follows the paper on a small scale: Adam with a linear decay and, if wanted,
-distillation from a network that is not quantized.
+Training follows the paper on a small scale: Adam with a linear decay; if wanted, weights
+that are not yet binary in a first phase, and distillation from a network that is not quantized.
 
 Source: Zhang et al. 2022, arXiv 2112.00133; the network for small images is this project's.
 """
@@ -26,12 +26,14 @@ from problems.documented.distillation import Distillation
 from problems.documented.pokebnn import (
     ACTIVATIONS,
     SHORTCUTS,
+    WEIGHT_BOUNDS,
     PokeBNN,
     PokeConfig,
+    set_binary_weights,
     small_pokebnn,
 )
 from problems.documented.teachers import cached_classifier
-from problems.documented.training import Hooks, TrainingConfig
+from problems.documented.training import Hooks, Moment, TrainingConfig
 from problems.documented.tuning_problem import TuningConfig, TuningProblem
 
 SEARCHES = ("paper", "layers", "training", "all")
@@ -45,7 +47,7 @@ class PokeBNNTuningConfig(TuningConfig):
     Attributes:
         search: What is tuned beside B, width, blocks, shortcuts and learning rate: "paper",
             nothing; "layers", the bits and kinds of the layers, a block's expansion and the
-            weights' bound; "training", weight decay and the teacher; or "all".
+            weights' bound; "training", weight decay, the first phase and the teacher; or "all".
         stem_channels: Channels of the stem.
         squeeze_excite: Whether there are squeeze-excites, where they are not tuned; likewise:
         se_bits: Of their weights and activations; 16 is not quantized.
@@ -53,9 +55,11 @@ class PokeBNNTuningConfig(TuningConfig):
         activation: "dprelu", or a simpler function.
         negative_slope: Its slope below zero at the start.
         bits: Of the layers that are binary in the paper.
+        weight_bound: Up to where binary weights learn; see `PokeConfig`.
         stem_bits: Of the first convolution; 16 is not quantized.
         head_bits: Of the linear layer; 16 is not quantized.
         expansion: Output channels of a bottleneck per inner channel.
+        float_phase: Share of the training in which weights are not yet binary.
         teacher_weight: Of the teacher's part of the loss; 0: there is no teacher.
         temperature: Of the teacher's probabilities.
     """
@@ -68,9 +72,11 @@ class PokeBNNTuningConfig(TuningConfig):
     activation: str = choice("dprelu", ACTIVATIONS)
     negative_slope: float = real(0.25, 0.0, 1.0)
     bits: int = integer(1, 1, 8)
+    weight_bound: str = choice("max", WEIGHT_BOUNDS)
     stem_bits: int = integer(8, 2, 16)
     head_bits: int = integer(8, 2, 16)
     expansion: int = integer(4, 1, 16)
+    float_phase: float = real(0.0, 0.0, 0.9)
     teacher_weight: float = real(0.0, 0.0, 1.0)
     temperature: float = real(1.0, 0.1, 100.0)
 
@@ -85,6 +91,7 @@ ALWAYS: tuple[Parameter, ...] = (
 )
 LAYERS: tuple[Parameter, ...] = (
     Ordered("bits", (1, 2, 4)),
+    Choice("weight_bound", WEIGHT_BOUNDS, when={"bits": (1,)}),
     Int("expansion", 2, 4),
     Choice("squeeze_excite", (False, True)),
     Ordered("se_bits", (2, 4, 8), when={"squeeze_excite": (True,)}),
@@ -96,6 +103,7 @@ LAYERS: tuple[Parameter, ...] = (
 )
 TRAINING: tuple[Parameter, ...] = (
     Float("weight_decay", 1e-6, 1e-3, log=True),
+    Float("float_phase", 0.0, 0.3),
     Float("teacher_weight", 0.0, 1.0),
     Float("temperature", 1.0, 8.0, log=True),
 )
@@ -108,6 +116,7 @@ PUBLISHED: Values = {
     "block_shortcut": "tile",
     "learning_rate": 5e-3,
     "bits": 1,
+    "weight_bound": "max",
     "expansion": 4,
     "squeeze_excite": True,
     "se_bits": 4,
@@ -117,6 +126,7 @@ PUBLISHED: Values = {
     "stem_bits": 8,
     "head_bits": 8,
     "weight_decay": 5e-5,
+    "float_phase": 0.06,
     "teacher_weight": 0.5,
     "temperature": 1.0,
 }
@@ -183,13 +193,18 @@ class PokeBNNTuning(TuningProblem):
         )
 
     def hooks(self, values: Values, network: nn.Module, seed: int) -> Hooks | None:
-        """The teacher."""
+        """The first phase, and the teacher."""
+        phase = float(self.setting("float_phase", values))
         weight = float(self.setting("teacher_weight", values))
         distillation = None
         if weight > 0:
             temperature = float(self.setting("temperature", values))
             distillation = Distillation(self.teacher(), weight, temperature)
-        return Hooks(distillation=distillation)
+
+        def set_phase(network: nn.Module, moment: Moment) -> None:
+            set_binary_weights(network, moment.progress >= phase)
+
+        return Hooks(before_step=set_phase if phase > 0 else None, distillation=distillation)
 
     def teacher(self) -> nn.Module:
         """A convolutional network that is not quantized, trained once on the training part."""

@@ -11,11 +11,13 @@ from problems.documented.cost import count_cost
 from problems.documented.pokebnn import (
     Bottleneck,
     DPReLU,
+    MeanBound,
     PokeConfig,
     PokeConv,
     SqueezeExcite,
     imagenet_pokebnn,
     reshape_add,
+    set_binary_weights,
     small_pokebnn,
 )
 
@@ -235,3 +237,38 @@ def test_options_out_of_range_are_refused_by_name(field, value):
 def test_a_multiplier_without_channels_is_refused():
     with pytest.raises(InputError, match="multiplier"):
         imagenet_pokebnn(0.0)
+
+
+# ---- weights -------------------------------------------------------------------------------------
+def gradient_of_weights(bound):
+    conv = PokeConv(3, 2, 1, PokeConfig(weight_bound=bound, local_shortcut="none")).conv
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([[0.1, -0.2, 2.0], [1.2, -1.1, 0.9]])[:, :, None, None])
+    conv(torch.ones(1, 3, 1, 1)).sum().backward()
+    return (conv.weight.grad != 0).flatten(1).tolist()
+
+
+def test_the_weights_bound_says_which_of_them_learn():
+    assert gradient_of_weights("max") == [[True, True, False], [False, True, True]]
+    assert gradient_of_weights("mean") == [[True, True, True], [True, True, True]]
+    assert gradient_of_weights("fixed") == [[True, True, False], [False, False, True]]
+
+
+def test_three_times_the_mean_cuts_off_an_outlier():
+    weight = torch.ones(1, 9)
+    weight[0, 4] = 20.0  # the mean is 28 / 9
+    assert MeanBound().derivative(weight).tolist() == [[1.0] * 4 + [0.0] + [1.0] * 4]
+
+
+def test_in_the_first_phase_weights_are_real_and_inputs_binary():
+    torch.manual_seed(0)
+    network = small_pokebnn(4, 1, PokeConfig()).eval()
+    conv, x = network.blocks[0].conv2.conv, normal(2, 4, 6, 6)
+    set_binary_weights(network, False)
+    binary = torch.where(x >= 0, 1.5, -1.5)
+    torch.testing.assert_close(conv(x), functional.conv2d(binary, conv.weight, padding=1))
+    assert "blocks.0.conv2.conv.weights.binary" in network.state_dict()  # a resumed training knows
+    set_binary_weights(network, True)
+    bound = conv.weight.abs().amax(dim=(1, 2, 3), keepdim=True)
+    weight = torch.where(conv.weight >= 0, bound, -bound) / 2
+    torch.testing.assert_close(conv(x), functional.conv2d(binary, weight, padding=1))

@@ -152,11 +152,16 @@ def test_parameters_of_the_wider_searches_reach_the_network_and_its_training(mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     problem = PROBLEMS["pokebnn"].make(**SHORT, search="all")
     point = {**problem.published_default, "bits": 2, "se_bits": 8, "stem_bits": 4, "head_bits": 16}
+    del point["weight_bound"]  # inactive where weights are not binary
     assert set(problem.cost(point).macs) == {(2, 2), (8, 8), (4, 4), (16, 16)}
     with_teacher, alone = (
         problem.measure({**point, "teacher_weight": w, "temperature": 2.0}, 0) for w in (1.0, 0.0)
     )
     assert with_teacher["error"] != alone["error"]
+    late = problem.train_best({**point, "bits": 1, "weight_bound": "mean", "float_phase": 0.3}, 0)
+    phases = [v for k, v in late.state_dict().items() if k.endswith("weights.binary")]
+    assert len(phases) == 6
+    assert all(phases)
     no_gate = {k: v for k, v in point.items() if k not in ("se_bits", "se_ratio")}
     assert problem.cost({**no_gate, "squeeze_excite": False}).ace < problem.cost(point).ace
 

@@ -18,7 +18,7 @@ from problems.documented.binarization import (
     convert,
 )
 from problems.documented.binarization.conversion import find_thresholds, is_monotone
-from problems.documented.pokebnn import PokeConfig, digits_pokebnn
+from problems.documented.pokebnn import PokeConfig, small_pokebnn
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
@@ -119,7 +119,7 @@ def test_networks_with_shortcuts_keep_numbers_between_packed_layers(operator):
 
 def test_pokebnn_and_sequences():
     torch.manual_seed(0)
-    network = digits_pokebnn(6, 2, PokeConfig()).eval()
+    network = small_pokebnn(6, 2, PokeConfig()).eval()
     x = normal(8, 1, 8, 8)
     packed = convert(network, x)
     assert len(packed_layers(packed)) == 6
