@@ -153,12 +153,12 @@ class Peer:
 
 
 @contextmanager
-def peers(python: str | None) -> Iterator[dict[str, Peer]]:
-    """neural-tangents in both precisions; none without an interpreter."""
+def peers(python: str | None, precisions: list[int]) -> Iterator[dict[str, Peer]]:
+    """neural-tangents in each precision; none without an interpreter."""
     if python is None:
         yield {}
         return
-    made = {f"neural-tangents float{64 if x else 32}": Peer(python, x) for x in (True, False)}
+    made = {f"neural-tangents float{bits}": Peer(python, bits == 64) for bits in precisions}
     try:
         yield made
     finally:
@@ -227,13 +227,16 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["gram", "posterior"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-python", help="interpreter with neural-tangents; none: without it")
+    parser.add_argument(
+        "--precisions", type=int, nargs="+", choices=[64, 32], default=[64, 32], help="the peer's"
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # the peer's threads, too, share one core
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     rows: list[dict[str, Any]] = []
-    with peers(options.peer_python) as others:
+    with peers(options.peer_python, options.precisions) as others:
         for n in options.n:
             for activation in options.activations:
                 for depth in options.depths:

@@ -12,10 +12,14 @@ The marginal likelihood does not guard thousands of weights against overfitting:
 observations with each other raises it (Ober, Rasmussen & van der Wilk 2021, arXiv 2102.12108). What
 guards is the prior on the last layer's weights (`output_scale`): chosen by predictive log density
 and coverage on the functions of `benchmarks/calibration.py`, where larger warps help on functions
-of one or two inputs and do harm on those of six. Early stopping is a choice: of all
-iterates, the one of the highest leave-one-out log predictive density, known in closed form
-(Rasmussen & Williams 2006, equations 5.10 to 5.12), is then kept. It guards little, for the
-features have seen the observation that is left out.
+of one or two inputs and do harm on those of six. Early stopping is a choice, of two kinds:
+- "leave-one-out" keeps, of all iterates, the one of the highest leave-one-out log predictive
+  density, known in closed form (Rasmussen & Williams 2006, equations 5.10 to 5.12). It guards
+  little, for the features have seen the observation that is left out;
+- "marginal-likelihood" ends the joint search once an iteration raises the log marginal likelihood
+  plus log priors by less than a hundredth of a nat.
+Before all this the network may be trained as one (`pretraining`): with a linear output layer, by
+squared errors and the priors of its weights (L-BFGS-B).
 
 Prediction: the Gaussian posterior, exact given the features, as is conditioning on new
 observations; drawn functions by Matheron's rule.
@@ -29,7 +33,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from botorch.optim.closures.core import ForwardBackwardClosure
-from botorch.optim.core import OptimizationResult
+from botorch.optim.core import OptimizationResult, scipy_minimize
 from botorch.optim.fit import fit_gpytorch_mll_scipy
 from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
@@ -52,6 +56,9 @@ from bo_surrogates.surrogates.base import (
 from bo_surrogates.surrogates.gp import PRIOR_FEATURES, SMOOTHNESS, ExactGPSurrogate
 from bo_surrogates.threads import limited_threads
 
+LEAST_GAIN = 0.01  # nats that an iteration is to gain where the search ends early
+PRETRAINING_NOISE = 1e-2  # variance of standardized targets about the network
+
 
 @dataclass(frozen=True)
 class DKLConfig(Config):
@@ -72,7 +79,9 @@ class DKLConfig(Config):
         hidden_std: Prior standard deviation of hidden weights about the random ones, as a part of
             their scale.
         steps: L-BFGS-B iterations of the joint search.
-        stopping: "leave-one-out" (early, see the module's docstring) or "none" (the last iterate).
+        stopping: "leave-one-out" or "marginal-likelihood" (early, see the module's docstring), or
+            "none" (the last iterate).
+        pretraining: L-BFGS-B iterations of the network alone, before all else; 0 for none.
     """
 
     _searched: ClassVar[tuple[str, ...] | None] = (
@@ -91,7 +100,8 @@ class DKLConfig(Config):
     output_scale: float = real(0.1, 1e-3, 1e3, log=True, search=(0.03, 3.0))
     hidden_std: float = real(0.3, 1e-4, 1e2, log=True, search=(0.03, 3.0))
     steps: int = integer(100, 1, 100_000, log=True, search=(20, 500))
-    stopping: str = choice("none", ("none", "leave-one-out"))
+    stopping: str = choice("none", ("none", "leave-one-out", "marginal-likelihood"))
+    pretraining: int = integer(0, 0, 100_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,6 +190,7 @@ class DKL(ExactGPSurrogate):
         """The two searches of the module's docstring; a warm start has only the second."""
         whitened = self.covar_module.whitened
         if not self._warm:
+            self._pretrain()
             whitened.requires_grad_(False)
             fit_gpytorch_mll_scipy(mll)
             whitened.requires_grad_(True)
@@ -198,20 +209,45 @@ class DKL(ExactGPSurrogate):
                 best["density"] = density
                 best["at"] = {n: p.detach().clone() for n, p in parameters.items()}
 
-        early = self.config.stopping == "leave-one-out"
+        stopping = self.config.stopping
+        options: dict[str, float] = {"maxiter": self.config.steps}
+        if stopping == "marginal-likelihood":
+            options["ftol"] = LEAST_GAIN / self.train_targets.shape[-1]  # the loss is one a point
+        early = stopping == "leave-one-out"
         if early:
             keep()
         result = fit_gpytorch_mll_scipy(
             mll,
             parameters=parameters,
             closure=ForwardBackwardClosure(loss, parameters),
-            options={"maxiter": self.config.steps},
+            options=options,
             callback=keep if early else None,
         )
         with torch.no_grad():
             for name, value in best["at"].items():
                 parameters[name].copy_(value)
         return result
+
+    def _pretrain(self) -> None:
+        """Train the network with a linear output layer, if the configuration asks for it."""
+        steps, kernel = self.config.pretraining, self.covar_module
+        if not steps:
+            return
+        with torch.no_grad():
+            X = self.transform_inputs(self.train_inputs[0])
+        y = self.train_targets.unsqueeze(-1)
+        shape = (*kernel.batch_shape, kernel.features(X).shape[-1] + 1, 1)
+        parameters = {"whitened": kernel.whitened, "head": X.new_zeros(shape).requires_grad_()}
+
+        def loss() -> Tensor:
+            features = kernel.features(X)
+            design = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+            error = (y - design @ parameters["head"]).square().sum() / (2 * PRETRAINING_NOISE)
+            return error + sum(0.5 * p.square().sum() for p in parameters.values())
+
+        scipy_minimize(
+            ForwardBackwardClosure(loss, parameters), parameters, options={"maxiter": steps}
+        )
 
     def leave_one_out_density(self) -> Tensor:
         """Sum over outputs and points of log p(y_i | the others), standardized; in training mode.

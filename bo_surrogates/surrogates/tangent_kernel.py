@@ -112,15 +112,27 @@ class _Trained(NamedTuple):
 
     Attributes:
         X: `(m x) n x d` training inputs, in float64.
-        gain: `(m x) n x n`, A(x) = T(x, X) gain.
+        scale: `(m x) n x 1`, S^-1/2.
+        inner: `(m x) n x n`, what stands between S^-1/2 in A(x) = T(x, X) S^-1/2 inner S^-1/2; at
+            convergence the Cholesky factor of its inverse.
+        converged: Which of the two.
         residual: `(m x) n x 1`, y minus the prior mean.
         root: `(m x) n x n`, the lower Cholesky factor of K(X, X).
     """
 
     X: Tensor
-    gain: Tensor
+    scale: Tensor
+    inner: Tensor
+    converged: bool
     residual: Tensor
     root: Tensor
+
+    def gained(self, columns: Tensor) -> Tensor:
+        """S^-1/2 inner S^-1/2 times columns `(m x) n x k`."""
+        columns = self.scale * columns
+        if self.converged:
+            return self.scale * torch.cholesky_solve(columns, self.inner)
+        return self.scale * (self.inner @ columns)
 
 
 class NTK(NNGP):
@@ -176,7 +188,7 @@ class NTK(NNGP):
         flat = X.double().movedim(-3, 0) if several else X.double()
         flat = flat.reshape(*flat.shape[:several], -1, X.shape[-1])
         K, T = kernel.matrices(flat, trained.X, "both")
-        AX = T @ trained.gain
+        AX = trained.gained(T.mT).mT
         V = torch.linalg.solve_triangular(trained.root, K.mT, upper=False)
         # C = (K(x, x') - V'V) + (M - V)'(M - V) with M = R' A', K(X, X) = R R': two covariances
         # of which the first is what the start's values at X do not tell of f_0.
@@ -212,15 +224,14 @@ class NTK(NNGP):
         whitened = scale * T * scale.mT + eye
         time = self.config.training_time
         if time is None:
-            inner = torch.cholesky_inverse(psd_safe_cholesky(whitened))
+            inner = psd_safe_cholesky(whitened)
         else:
             rates, Q = torch.linalg.eigh(whitened)
             rates = rates.clamp_min(1.0).unsqueeze(-2)
             duration = time / rates[..., -1:]
             inner = (Q * (-torch.expm1(-rates * duration) / rates)) @ Q.mT
-        gain = scale * inner * scale.mT
         root = psd_safe_cholesky(K + jitter * eye)
-        return _Trained(X.double(), gain, residual, root)
+        return _Trained(X.double(), scale, inner, time is None, residual, root)
 
     def _clear_cache(self) -> None:
         super()._clear_cache()
@@ -273,7 +284,7 @@ class NTK(NNGP):
             initial = RandomNetworkFeatures(kernel, 0, count)
             weights = torch.randn(*kernel.batch_shape, count, k, dtype=torch.float64).to(trained.X)
             start = initial(trained.X) @ weights
-            change = trained.gain @ (trained.residual - start)  # (m x) n x k
+            change = trained.gained(trained.residual - start)  # (m x) n x k
 
         def functions(X: Tensor) -> Tensor:
             flat = model.transform_inputs(X).reshape(-1, model.train_inputs[0].shape[-1])

@@ -77,6 +77,32 @@ def test_early_stopping_keeps_no_worse_an_iterate_than_the_first_and_the_last():
     assert early >= short - 1e-3
 
 
+def test_stopping_on_the_marginal_likelihood_gives_away_little_of_it():
+    config = {"width": 16, "steps": 400}
+    early, last = (
+        SURROGATES["dkl"].build(X, Y, config=config | extra, seed=0).diagnostics.values
+        for extra in ({"stopping": "marginal-likelihood"}, {})
+    )
+    key = "log_marginal_likelihood_per_point"
+    assert last[key] - 1.0 / len(X) < early[key] < last[key]
+
+
+def test_a_pretrained_network_regresses_on_the_targets():
+    """A linear layer on its features explains them, as it cannot on the inputs."""
+    config = {"width": 16, "output_scale": 1.0, "steps": 1}
+
+    def unexplained(pretraining: int) -> float:
+        model = SURROGATES["dkl"].build(X, Y, config=config | {"pretraining": pretraining}, seed=0)
+        model.eval()
+        with torch.no_grad():
+            phi = model.covar_module.features(model.train_inputs[0])
+            design = torch.cat([phi, torch.ones_like(phi[:, :1])], dim=-1)
+            y = model.train_targets.unsqueeze(-1)
+            return (y - design @ torch.linalg.lstsq(design, y).solution).square().mean().item()
+
+    assert unexplained(200) < 0.5 * unexplained(0)
+
+
 def test_the_joint_search_raises_the_posterior_of_weights_and_hyperparameters(fitted):
     """Its objective is the marginal likelihood plus log priors, highest where it ends."""
     first = SURROGATES["dkl"].build(X, Y, config={"width": 16, "steps": 1}, seed=0)
