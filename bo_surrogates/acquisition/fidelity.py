@@ -34,7 +34,6 @@ from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model
 from botorch.posteriors import Posterior
 from botorch.posteriors.ensemble import EnsemblePosterior
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from bo_surrogates.acquisition.config import AcquisitionConfig
@@ -43,6 +42,7 @@ from bo_surrogates.acquisition.optimize import maximize
 from bo_surrogates.design import exhausted
 from bo_surrogates.errors import InputError, SpaceExhausted
 from bo_surrogates.fidelity import FidelityConfig
+from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.posteriors.gaussian_mixture import GaussianMixture
 from bo_surrogates.space import Space, Value
 

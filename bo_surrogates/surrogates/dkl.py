@@ -53,7 +53,8 @@ from bo_surrogates.surrogates.base import (
     Surrogate,
     SurrogateEntry,
 )
-from bo_surrogates.surrogates.gp import PRIOR_FEATURES, SMOOTHNESS, ExactGPSurrogate
+from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
+from bo_surrogates.surrogates.gp import PRIOR_FEATURES, SMOOTHNESS
 from bo_surrogates.threads import limited_threads
 
 LEAST_GAIN = 0.01  # nats that an iteration is to gain where the search ends early

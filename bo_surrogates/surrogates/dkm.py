@@ -50,7 +50,7 @@ from bo_surrogates.kernels.deep_kernel_machine import (
 )
 from bo_surrogates.kernels.mixed import stationary_kernel
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, Surrogate, SurrogateEntry
-from bo_surrogates.surrogates.gp import ExactGPSurrogate
+from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
 from bo_surrogates.surrogates.infinite_width import NNGP
 from bo_surrogates.threads import limited_threads
 

@@ -33,7 +33,7 @@ from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import MAX_DEPTH, NNGPKernel
 from bo_surrogates.kernels.random_network import HIDDEN_WIDTH, RandomNetworkFeatures
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
-from bo_surrogates.surrogates.gp import ExactGPSurrogate
+from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
 
 NOISE_VARIANCE_BOUNDS = (1e-4, 10.0)  # of standardized outcomes, as are those of the mean
 MEAN_BOUNDS = (-10.0, 10.0)

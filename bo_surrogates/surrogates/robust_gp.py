@@ -52,7 +52,8 @@ from bo_surrogates.inference.relevance_pursuit import (
 )
 from bo_surrogates.kernels.mixed import stationary_kernel
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, Surrogate, SurrogateEntry
-from bo_surrogates.surrogates.gp import SMOOTHNESS, ExactGPSurrogate
+from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
+from bo_surrogates.surrogates.gp import SMOOTHNESS
 
 # Numbers of outliers that are tried, and fractions of the points.
 FEW = range(8)

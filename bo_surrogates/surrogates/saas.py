@@ -61,7 +61,7 @@ from bo_surrogates.surrogates.base import (
     SurrogateEntry,
     seed_or_random,
 )
-from bo_surrogates.surrogates.gp import ExactGPSurrogate
+from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
 
 
 @dataclass(frozen=True)

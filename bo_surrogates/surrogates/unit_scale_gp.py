@@ -35,7 +35,7 @@ from bo_surrogates.inference.scale_mixture import (
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import MAX_DEPTH, NNGPKernel
 from bo_surrogates.kernels.random_network import RandomNetworkFeatures
-from bo_surrogates.surrogates.gp import ExactGPSurrogate
+from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
 from bo_surrogates.surrogates.infinite_width import NNGP, PRIOR_FEATURES, NNGPConfig
 
 DF_GRID = (3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 200.0)
