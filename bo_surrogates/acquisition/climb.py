@@ -51,8 +51,10 @@ def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, An
             }
         case "optimize_acqf_mixed_alternating":
             # Each alternation is one discrete local search and one run of L-BFGS-B. BoTorch allows
-            # 64, which take seconds an ask.
-            return budget | {"options": {"maxiter_alternating": ALTERNATIONS, **_BATCHES}}
+            # 64, which take seconds an ask, and begins with 100 steps in the continuous relaxation,
+            # of whose end only the neighbourhood matters.
+            limits = {"maxiter_alternating": ALTERNATIONS, "maxiter_init": RELAXED_STEPS}
+            return budget | {"options": {**limits, "tol": TOLERANCE, **_BATCHES}}
         case "optimize_acqf_discrete_local_search":
             return budget
         case _:
@@ -60,7 +62,8 @@ def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, An
 
 
 ALTERNATIONS = 4
-TOLERANCE = 1e-3  # of the acquisition value, below which alternation ends
+RELAXED_STEPS = 20
+TOLERANCE = 1e-3  # of a (logarithmic) acquisition value, below which alternation ends
 _BATCHES = {"init_batch_limit": 512, "batch_limit": 16}
 
 

@@ -41,9 +41,11 @@ from bo_surrogates.acquisition.ensemble import (
     samples_functions,
 )
 from bo_surrogates.acquisition.fixed_baseline import (
+    FixedBaselineLogNoisyExpectedHypervolumeImprovement,
     FixedBaselineLogNoisyExpectedImprovement,
+    marginals,
+    parts_beside_fixed_points,
     possibly_best,
-    predicts_beside_fixed_points,
 )
 from bo_surrogates.acquisition.goals import Constraint
 from bo_surrogates.acquisition.integrated_variance import IntegratedVarianceReduction
@@ -87,8 +89,9 @@ def _observed(
 ) -> tuple[Tensor, Tensor]:
     """The model's mean at observed inputs, `n x m`, and which of them satisfy the constraints."""
     with torch.no_grad():
-        if predicts_beside_fixed_points(model):
-            mean, _ = model.marginals(X)
+        parts = parts_beside_fixed_points(model)
+        if parts:
+            mean, _ = marginals(parts, X)
         else:
             posterior: Any = model.posterior(X)  # BoTorch declares no `mean` on its base class
             mean = posterior.mean
@@ -202,7 +205,10 @@ def _construct(
         def weighted(Y: Tensor, X: Tensor | None = None) -> Tensor:
             return Y @ weights.T.to(Y)
 
-        return qLogNoisyExpectedHypervolumeImprovement(
+        hypervolume = qLogNoisyExpectedHypervolumeImprovement
+        if parts_beside_fixed_points(model):
+            hypervolume = FixedBaselineLogNoisyExpectedHypervolumeImprovement
+        return hypervolume(
             model,
             ref_point=infer_reference(model, weights, X_baseline, constraints, reference),
             X_baseline=X_baseline,
@@ -264,7 +270,7 @@ def _noisy_improvement(
     kind = qLogNoisyExpectedImprovement
     if samples_functions(sampler):
         kind = FunctionwiseLogNoisyExpectedImprovement
-    elif predicts_beside_fixed_points(model):
+    elif parts_beside_fixed_points(model):
         kind = FixedBaselineLogNoisyExpectedImprovement
     return kind(
         model,
