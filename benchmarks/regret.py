@@ -32,16 +32,17 @@ CELL = ["problem", "surrogate", "seed"]
 
 def rows(results: Results) -> pd.DataFrame:
     """One row a run: regret after half and after all iterations, CPU seconds, failed fits."""
-    regret = results.evaluations.groupby([*CELL, "iteration"], sort=False)["regret"].last()
+    regret = results.evaluations.groupby([*CELL, "iteration"])["regret"].last().to_dict()
     found = []
     for key, ones in results.iterations.groupby(CELL, sort=False):
+        cell = tuple(key)
         last = int(ones["iteration"].max())
         doubtful = ones["diagnostics"].map(lambda d: d.get("converged") == 0.0)
         found.append(
             {
-                **dict(zip(CELL, key, strict=True)),
-                "halfway": regret[(*key, last // 2)],
-                "regret": regret[(*key, last)],
+                **dict(zip(CELL, cell, strict=True)),
+                "halfway": regret[*cell, last // 2],
+                "regret": regret[*cell, last],
                 "seconds": ones["cpu_seconds"].mean(),
                 "failed": int((doubtful | ones["failed"].notna()).sum()),
             }

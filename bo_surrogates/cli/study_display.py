@@ -173,6 +173,8 @@ class LiveStudy(StudyDisplay):
         if len(running) > SHOWN:
             lines.append(Text(f"and {len(running) - SHOWN} more", "yellow"))
         failed = len(self.progress.failed)
+        if not running and self.progress.done + failed < self.progress.total:
+            lines.append(Text("starting workers", "dim"))
         state = "; ".join(filter(None, [self.left(), f"{failed} failed" if failed else ""]))
         return Group(*lines, self.bar, Text(state, "dim"))
 
@@ -222,13 +224,14 @@ def print_run(results: Results, *, running: bool) -> None:
             f"{row['score_median']:.3g}", f"{row['score_q25']:.3g} .. {row['score_q75']:.3g}",
             f"{row['fit_seconds']:.2f}", f"{row['acquisition_seconds']:.2f}",
         )  # fmt: skip
-    console.print(table)
-    console.print(
-        "Median and quartiles over seeds, smaller is better: regret, or hypervolume regret; where "
-        "no optimum is known, the best value or hypervolume with the sign that makes it so. "
-        "Seconds are medians an iteration.",
-        style="dim",
-    )
+    if table.row_count:
+        console.print(table)
+        console.print(
+            "Median and quartiles over seeds, smaller is better: regret, or hypervolume regret; "
+            "where no optimum is known, the best value or hypervolume with the sign that makes it "
+            "so. Seconds are medians an iteration.",
+            style="dim",
+        )
     failed = results.cells[results.cells["state"] == "failed"]
     _print_failures(
         console,
