@@ -11,13 +11,22 @@ Source: Qin et al. 2023, BiBench: Benchmarking and Analyzing Network Binarizatio
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bo_surrogates.errors import InputError
-from problems.documented.binarization import BinarizerConfig, BinaryConv2d, BiPerConv2d, RPReLU
+from problems.documented.binarization import (
+    BinarizerConfig,
+    BinaryConv2d,
+    BinaryLayer,
+    BiPerConv2d,
+    RPReLU,
+    convert,
+    set_stage,
+)
 from problems.documented.quantization import QuantizedConv2d, QuantizedLinear
 
 SKIPS = ("each", "pair", "none")
@@ -65,6 +74,22 @@ def periodic_conv(
         )
 
     return make
+
+
+def deployed(network: nn.Module, sample: Tensor) -> nn.Module:
+    """The network as it runs in the end: on bits where it runs on a CPU and has binary layers.
+
+    Args:
+        network: It is not changed.
+        sample: See `convert`.
+    """
+    if sample.device.type != "cpu" or not any(
+        isinstance(m, BinaryLayer) for m in network.modules()
+    ):
+        return network
+    network = copy.deepcopy(network)
+    set_stage(network, 2)
+    return convert(network, sample)
 
 
 class ConvBlock(nn.Module):

@@ -31,6 +31,7 @@ from problems.documented.bibench import (
     MakeConv,
     SmallBinaryNet,
     binary_conv,
+    deployed,
     float_conv,
     periodic_conv,
 )
@@ -217,6 +218,10 @@ class BiBenchTuning(TuningProblem):
             return Training(network, x, y, recipe, derive_seed(seed, "binary"), hooks)
 
         return Stages([train_twin, train_binary], [first, epochs - first])
+
+    def latency(self, network: nn.Module) -> float:
+        """See `TuningProblem.latency`; on a CPU, of the network on bits."""
+        return super().latency(deployed(network, self.data().validation_x[:1]))
 
     def scores(self, network: nn.Module, values: Values, part: str) -> dict[str, float]:
         """See `TuningProblem.scores`; with the corruption gap where it is a metric."""

@@ -22,7 +22,7 @@ from bo_surrogates.config import choice, integer
 from bo_surrogates.objective import Objective
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.space import Choice, Float, Int, Space, Values
-from problems.documented.bibench import SmallBinaryNet, periodic_conv
+from problems.documented.bibench import SmallBinaryNet, deployed, periodic_conv
 from problems.documented.binarization import amplitude_penalty, set_stage
 from problems.documented.binarization.biper import quantization_errors
 from problems.documented.training import Hooks, Moment, Stages, Trainer, Training, TrainingConfig
@@ -159,6 +159,10 @@ class BiPerTuning(TuningProblem):
             ],
             [first, epochs - first],
         )
+
+    def latency(self, network: nn.Module) -> float:
+        """See `TuningProblem.latency`; on a CPU, of the network on bits."""
+        return super().latency(deployed(network, self.data().validation_x[:1]))
 
     def scores(self, network: nn.Module, values: Values, part: str) -> dict[str, float]:
         """See `TuningProblem.scores`; and the quantization error."""

@@ -114,8 +114,10 @@ class PackedLayer(nn.Module):
         """The signs of the inputs.
 
         Raises:
-            InputError: One of them is not a number.
+            InputError: One of them is not a number, or they are not on the CPU.
         """
+        if x.device.type != "cpu":
+            raise InputError(f"packed layers run on the CPU; these inputs are on {x.device}")
         if x.isnan().any():
             raise InputError("inputs of a packed layer must be numbers, got nan")
         positive = self.inputs.threshold_input(x) >= 0

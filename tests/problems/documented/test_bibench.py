@@ -1,5 +1,6 @@
 """BiBench's networks, costs and scores, and its tuning problem."""
 
+import copy
 import math
 
 import pytest
@@ -23,9 +24,17 @@ from problems.documented.bibench_metrics import (
     robustness_score,
     training_score,
 )
-from problems.documented.binarization import OPERATORS, BinaryConv2d, convert, pack
+from problems.documented.binarization import (
+    OPERATORS,
+    BinaryConv2d,
+    PackedLayer,
+    convert,
+    pack,
+    set_stage,
+)
 from problems.documented.corruptions import corrupted_errors
 from problems.documented.cost import count_cost
+from problems.documented.tuning_problem import TuningProblem
 
 
 # ---- cost ---------------------------------------------------------------------------------------
@@ -195,6 +204,21 @@ def test_the_corruption_gap_is_a_metric_on_demand(short):
     )
 
 
+@pytest.mark.parametrize("operator", ["bireal", "biper", "float"])
+def test_the_latency_is_that_of_the_network_on_bits(short, monkeypatch, operator):
+    problem, _, network = short[operator]
+    timed = []
+    monkeypatch.setattr(
+        TuningProblem, "latency", lambda self, network: timed.append(network) or 1.0
+    )
+    if operator == "biper":
+        network = copy.deepcopy(network)
+        set_stage(network, 1)  # as in the middle of a training
+    assert problem.latency(network) == 1
+    packed = sum(isinstance(module, PackedLayer) for module in timed[0].modules())
+    assert packed == (0 if operator == "float" else 4)
+
+
 def test_a_binary_network_costs_less_than_its_twin(short):
     ops = {name: p.cost(point).ops for name, (p, point, _) in short.items()}
     assert len({value for name, value in ops.items() if name != "float"}) == 1
@@ -229,7 +253,7 @@ def test_the_wider_search_pretrains_in_full_precision_and_takes_sgd():
 @pytest.fixture(scope="module")
 def compared():
     """Mean errors over three seeds."""
-    problem = PROBLEMS["bibench"].make(epochs=3, batch_size=32)
+    problem = PROBLEMS["bibench"].make(epochs=4, batch_size=32, limit=500)
     errors = {}
     for operator in ("bnn", "float"):
         point = {**problem.published_default, "operator": operator, "learning_rate": 1e-2}

