@@ -12,10 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Objective
 from problems.documented.trained_model import tuning_problem
+from problems.documented.tuning_problem import TuningProblem
 from reports.style import BLACK, BLUE, ORANGE, house_style, new_figure
-from studies.tuning import Tuned
+from studies.tuning import Tuned, scored
 
-COLOURS = {"tuned": BLUE, "random": ORANGE}
+COLOURS = {"tuned": BLUE, "random": ORANGE, "published default": BLACK}
 
 
 def draw_tuning(tuned: Tuned) -> Figure:
@@ -45,6 +46,45 @@ def draw_tuning(tuned: Tuned) -> Figure:
             f"{settings.problem}: {settings.budget} trials, surrogate {settings.surrogate}",
             fontsize=11,
         )
+    return figure
+
+
+def draw_comparison(problem: TuningProblem, table: pd.DataFrame) -> Figure:
+    """What each arm has chosen with every seed, as scored on the test part.
+
+    One objective: a point a seed and the mean, by arm. Several: the chosen points, by pair.
+
+    Args:
+        problem: The problem of the table.
+        table: From `studies.tuning.compare_tuning`.
+    """
+    objectives = problem.objectives
+    pairs = list(combinations(objectives, 2))
+    with house_style():
+        figure = new_figure(width=6.0 if len(pairs) <= 1 else 4.2 * len(pairs))
+        if not pairs:
+            axes = figure.add_subplot()
+            column = scored(objectives[0].name, table)
+            for place, (arm, its) in enumerate(table.groupby("arm", sort=False)):
+                values, colour = its[column], COLOURS[str(arm)]
+                axes.plot([place] * len(values), values, "o", color=colour, alpha=0.5)
+                axes.plot([place - 0.2, place + 0.2], [values.mean()] * 2, color=colour)
+            axes.set_xticks(range(table["arm"].nunique()), table["arm"].unique().tolist())
+            axes.set_ylabel(column)
+        for k, (y, x) in enumerate(pairs, start=1):
+            axes = figure.add_subplot(1, len(pairs), k)
+            for arm, its in table.groupby("arm", sort=False):
+                marker = "*" if arm == "published default" else "o"
+                axes.plot(
+                    its[scored(x.name, table)], its[scored(y.name, table)], marker,
+                    color=COLOURS[str(arm)], markersize=11 if marker == "*" else 5, alpha=0.7,
+                    label=str(arm),
+                )  # fmt: skip
+            axes.set_xlabel(scored(x.name, table))
+            axes.set_ylabel(scored(y.name, table))
+            if k == 1:
+                axes.legend()
+        figure.suptitle(f"chosen with {table['seed'].nunique()} seeds, scored anew", fontsize=11)
     return figure
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bo_surrogates.campaign.campaign import Campaign
     from bo_surrogates.campaign.running import Event
     from studies.tuning import Tuned
+    from studies.tuning.tune import Watch
 
 FIGURE = "front.png"
 
@@ -71,6 +72,14 @@ def tune(
         Literal["random"] | None,
         typer.Option(show_default=False, help="What to run beside it with the same budget."),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="N", show_default=False,
+            help="Compare: tune with the seeds 0 to N - 1, each beside a random search and the "
+            "published default, and score what they choose on the test part.",
+        ),
+    ] = None,
     retrain: Annotated[
         Path | None,
         typer.Option(
@@ -103,17 +112,18 @@ def tune(
         if "objectives" in options:
             raise InputError("objectives are given twice: by --objectives and by --set")
         options["objectives"] = [w for text in wanted for w in text.replace(",", " ").split()]
-    _tune(
-        output or Path(f"{name}-tuning"),
-        verbose=verbose,
-        problem=name,
-        options=options,
-        surrogate=surrogate,
-        budget=budget,
-        workers=workers,
-        seed=seed,
-        random=compare == "random",
-    )
+    settings: dict[str, Any] = {
+        "problem": name,
+        "options": options,
+        "surrogate": surrogate,
+        "budget": budget,
+        "workers": workers,
+    }
+    if seeds is not None:
+        _compare(output or Path(f"{name}-comparison"), seeds, verbose=verbose, **settings)
+        return
+    folder = output or Path(f"{name}-tuning")
+    _tune(folder, verbose=verbose, seed=seed, random=compare == "random", **settings)
 
 
 def _entry(name: str) -> Any:
@@ -127,6 +137,40 @@ def _tune(folder: Path, *, verbose: bool, **settings: Any) -> None:
     from reports.tuning_figure import draw_tuning
     from studies.tuning import retrain, tune
 
+    with _kept(folder):
+        tuned = tune(folder=folder, watch=_watch(verbose), **settings)
+        save(draw_tuning(tuned), folder / FIGURE)
+        note("training the network of best.toml")
+        _, description = retrain(tuned.front[0], folder)
+    _say(tuned)
+    _print_scores(description.scores)
+
+
+def _compare(folder: Path, seeds: int, *, verbose: bool, **settings: Any) -> None:
+    from problems.documented.trained_model import tuning_problem
+    from reports.style import save
+    from reports.tuning_figure import draw_comparison
+    from studies.tuning import compare_tuning, write_tables
+
+    with _kept(folder):
+        table = compare_tuning(folder=folder, seeds=range(seeds), watch=_watch(verbose), **settings)
+    problem = tuning_problem(settings["problem"], settings["options"])
+    path = write_tables(problem, table, folder)
+    save(draw_comparison(problem, table), folder / "comparison.png")
+    print(f"\n{path.read_text(encoding='utf-8')}\nwrote {folder}")
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say what an interruption leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"interrupted; finished trials are kept in {folder}. The same command continues")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _watch(verbose: bool) -> Watch:
     @contextmanager
     def watch(campaign: Campaign) -> Iterator[Callable[[Event], None]]:
         from bo_surrogates.cli.display import make_display
@@ -140,16 +184,7 @@ def _tune(folder: Path, *, verbose: bool, **settings: Any) -> None:
             raise
         display.summarize("finished")
 
-    try:
-        tuned = tune(folder=folder, watch=watch, **settings)
-    except KeyboardInterrupt:
-        complain(f"interrupted; finished trials are kept in {folder}. The same command continues")
-        raise typer.Exit(INTERRUPTED) from None
-    save(draw_tuning(tuned), folder / FIGURE)
-    note("training the network of best.toml")
-    _, description = retrain(tuned.front[0], folder)
-    _say(tuned)
-    _print_scores(description.scores)
+    return watch
 
 
 def _say(tuned: Tuned) -> None:

@@ -130,7 +130,7 @@ def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFram
     per_seed = []
     for key, chosen in table.groupby(["arm", "seed"], sort=False):
         arm, seed = tuple(key)
-        columns = [_shown(o.name, table) for o in problem.objectives]
+        columns = [scored(o.name, table) for o in problem.objectives]
         best = {
             c: chosen[c].min() if o.direction == "minimize" else chosen[c].max()
             for c, o in zip(columns, problem.objectives, strict=True)
@@ -149,7 +149,8 @@ def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFram
     return summary.loc[order].reset_index()
 
 
-def _shown(metric: str, table: pd.DataFrame) -> str:
+def scored(metric: str, table: pd.DataFrame) -> str:
+    """The column that counts: the test part's where there is one."""
     return f"test_{metric}" if f"test_{metric}" in table else metric
 
 

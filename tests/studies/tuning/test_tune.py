@@ -9,7 +9,7 @@ import torch
 
 from bo_surrogates.errors import InputError
 from problems.documented.trained_model import load_model, read_description, tuning_problem
-from reports.tuning_figure import draw_tuning
+from reports.tuning_figure import draw_comparison, draw_tuning
 from studies.tuning import (
     compare_tuning,
     read_configuration,
@@ -204,3 +204,14 @@ def test_the_summary_is_written_as_csv_and_markdown(compared, tmp_path):
         "| tuned", "| random", "| published default",
     ]  # fmt: skip
     assert (tmp_path / "summary.csv").exists()
+
+
+def test_the_figure_of_a_comparison_shows_all_arms(compared):
+    _, table = compared
+    (axes,) = draw_comparison(tuning_problem("pokebnn", OPTIONS), table).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sorted(labels) == ["published default", "random", "tuned"]
+    assert axes.get_ylabel() == "test_error"
+    one = tuning_problem("pokebnn", {**OPTIONS, "objectives": ["error"]})
+    (axes,) = draw_comparison(one, table).axes
+    assert axes.get_ylabel() == "test_error"
