@@ -19,6 +19,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#8A8A8A"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 FORMATS = (".png", ".svg", ".pdf")
+DPI = 160
 
 _RC: dict[Any, Any] = {
     "font.size": 10,
@@ -64,7 +65,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix.lower())
     try:
         with matplotlib.rc_context({"svg.hashsalt": "bo-surrogates"}):
-            figure.savefig(path, dpi=160, metadata={dated: None} if dated else None)
+            figure.savefig(path, dpi=DPI, metadata={dated: None} if dated else None)
     except OSError as error:
         raise RunError(f"cannot write the figure {path}: {error}") from error
     return path

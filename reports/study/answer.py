@@ -136,7 +136,7 @@ def _differences(main: RankComparison) -> list[str]:
     if not pairs:
         closing = f"No two surrogates can be told apart over {count} {about} by Nemenyi's test"
     else:
-        closing = f"Nemenyi's test tells apart {_pairs(pairs)}"
+        closing = f"Nemenyi's test tells apart {_pairs(pairs, main)}"
     holm = _apart(main.wilcoxon, main)
     if not main.wilcoxon_can_tell:
         also = "; Wilcoxon's with Holm's correction cannot with so few"
@@ -145,7 +145,7 @@ def _differences(main: RankComparison) -> list[str]:
     elif set(holm) == set(pairs):
         also = ", and so does Wilcoxon's with Holm's correction"
     elif holm:
-        also = f"; Wilcoxon's, with Holm's correction, {_pairs(holm)}"
+        also = f"; Wilcoxon's, with Holm's correction, {_pairs(holm, main)}"
     else:
         also = "; Wilcoxon's with Holm's correction none"
     return [friedman, closing + also + "."]
@@ -157,16 +157,16 @@ def _apart(p_values: pd.DataFrame, main: RankComparison) -> list[tuple[str, str]
     return [(a, b) for a, b in combinations(order, 2) if p_values.loc[a, b] < main.alpha]
 
 
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """`a` from `b` and `c`, `b` from `c`."""
+def _pairs(pairs: Sequence[tuple[str, str]], main: RankComparison) -> str:
+    """`a` from `b` and `c`; `b` from `c`. Of many pairs, how many, and those of the best."""
     grouped: dict[str, list[str]] = {}
     for a, b in pairs:
         grouped.setdefault(a, []).append(b)
-    if len(grouped) > 4:
-        head = list(grouped.items())[:3]
-        rest = len(pairs) - sum(len(others) for _, others in head)
-        told = "; ".join(f"`{a}` from {_names(others)}" for a, others in head)
-        return f"{told}; and {_count(rest, 'other pair')}"
+    if len(pairs) > 6:
+        k = len(main.average)
+        best, others = next(iter(grouped.items()))
+        of = f"{len(pairs)} of {k * (k - 1) // 2} pairs"
+        return f"{of}, among them `{best}` from {_names(others)}"
     return "; ".join(f"`{a}` from {_names(others)}" for a, others in grouped.items())
 
 
@@ -182,7 +182,7 @@ def _these_problems(by_run: RankComparison) -> list[str]:
         return [
             f"{told}do not differ by more than chance would explain (p = {_p(by_run.p_value)})."
         ]
-    which = f"Nemenyi's test tells apart {_pairs(pairs)}" if pairs else "no pair can be told apart"
+    which = f"Nemenyi's test tells apart {_pairs(pairs, by_run)}" if pairs else "no pair can be told apart"
     return [f"{told}differ (p = {_p(by_run.p_value)}): {which}."]
 
 
@@ -293,6 +293,8 @@ def _failures(analysis: Analysis) -> list[str]:
         return []
     counts = bad["surrogate"].value_counts()
     told = [f"{n} of `{s}`" for s, n in counts.items()]
+    if len(told) > 5:
+        told = [*told[:4], f"{int(counts.iloc[4:].sum())} of others"]
     return [
         f"{_count(len(bad), 'fit')} of {len(steps)} failed and were replaced by a random batch: "
         f"{_listed(told)}."

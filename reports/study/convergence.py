@@ -43,7 +43,7 @@ def _panels(
     analysis: Analysis, looks: dict[str, Look], curves: pd.DataFrame, x: str, name: str
 ) -> Figure:
     shown = [p for p in analysis.problems if (curves["problem"] == p).any()]
-    titles = dict(zip(shown, distinct(shown, 30), strict=True))
+    titles = dict(zip(shown, distinct(shown, 26), strict=True))
     with house_style():
         figure, panels = grid(len(shown), COLUMNS, PANEL, len(looks))
         for k, (axes, problem) in enumerate(zip(panels, shown, strict=True)):

@@ -57,6 +57,11 @@ class Look:
     marker: str
 
     @property
+    def dashes(self) -> str:
+        """The line's dashes and gaps, of a line one unit wide; empty if solid."""
+        return "" if self.line == SOLID else " ".join(f"{d:g}" for d in self.line[1])
+
+    @property
     def curve(self) -> dict[str, Any]:
         """Arguments of a line."""
         return {"color": self.colour, "linestyle": self.line, "linewidth": 1.3}

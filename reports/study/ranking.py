@@ -94,9 +94,9 @@ def draw_superiority(analysis: Analysis, looks: dict[str, Look]) -> Figure | Non
     square = table.pivot(index="a", columns="b", values="probability").reindex(order)[order]
     ends = {(r.a, r.b): (r.low, r.high) for r in rows_of(table)}
     values = square.to_numpy(dtype=float)
-    side = 0.46 if count > 7 else 0.6
+    side = 0.48 if count > 7 else 0.62
     with house_style():
-        figure = new_figure(min(PAGE, max(COLUMN, 1.7 + side * count)), 1.5 + side * 0.8 * count)
+        figure = new_figure(min(PAGE, max(COLUMN, 2.2 + side * count)), 1.5 + side * 0.8 * count)
         axes = figure.add_subplot()
         drawn = axes.imshow(values, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
         for i, a in enumerate(order):
@@ -106,7 +106,7 @@ def draw_superiority(analysis: Analysis, looks: dict[str, Look]) -> Figure | Non
                 p = values[i, j]
                 low, high = ends[a, b]
                 sure = not low <= 0.5 <= high
-                text = f"{p:.2f}" if count > 9 else f"{p:.2f}\n{low:.2f} - {high:.2f}"
+                text = f"{p:.2f}" if count > 9 else f"{p:.2f}\n{low:.2f}-{high:.2f}"
                 axes.text(
                     j, i, text, ha="center", va="center", fontsize=TICK,
                     color="white" if abs(p - 0.5) > 0.32 else BLACK,

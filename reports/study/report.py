@@ -23,7 +23,7 @@ from reports.study.palette import Look, looks
 from reports.study.quality import draw_cost, draw_profiles
 from reports.study.ranking import draw_critical_differences, draw_superiority
 from reports.study.tables import all_tables
-from reports.style import save
+from reports.style import DPI, save
 from studies.results import Results, load
 
 Draw = Callable[[Analysis, dict[str, Look]], Figure | None]
@@ -120,8 +120,11 @@ def _check_output(folder: Path) -> None:
 
 
 def _write(figure: Figure, path: Path) -> Drawn:
+    # Laid out once for both files. At the resolution of the one, for letters are as wide as that
+    # lets them be.
+    figure.set_dpi(DPI)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it is laid out now, for both files
+    figure.set_layout_engine("none")
     save(figure, path.with_suffix(".png"))
     svg = save(figure, path.with_suffix(".svg"))
     return Drawn(svg.read_text(encoding="utf-8"), figure.get_figwidth())
