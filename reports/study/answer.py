@@ -182,7 +182,11 @@ def _these_problems(by_run: RankComparison) -> list[str]:
         return [
             f"{told}do not differ by more than chance would explain (p = {_p(by_run.p_value)})."
         ]
-    which = f"Nemenyi's test tells apart {_pairs(pairs, by_run)}" if pairs else "no pair can be told apart"
+    which = (
+        f"Nemenyi's test tells apart {_pairs(pairs, by_run)}"
+        if pairs
+        else "no pair can be told apart"
+    )
     return [f"{told}differ (p = {_p(by_run.p_value)}): {which}."]
 
 

@@ -23,7 +23,7 @@ def few_figures(monkeypatch):
 def test_a_finished_run_is_reported(finished, tmp_path):
     result = cli("report", finished, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "has the best average rank over 2 problems" in " ".join(result.stdout.split())
+    assert "the best average rank over 2 problems" in " ".join(result.stdout.split())
     assert result.stdout.strip().endswith("index.html")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "unfinished" not in page
