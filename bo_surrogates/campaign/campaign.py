@@ -490,6 +490,12 @@ class Campaign:
         measurements = {}
         for metric in self.metrics:
             measurements[metric] = _measurement(index, metric, result[metric])
+            if measurements[metric].sem is None and self.spec.noise.get(metric) == "known":
+                raise InputError(
+                    f"trial {index}: metric {metric!r} lacks its standard error, which is declared "
+                    f'to come with every value (noise = {{{metric} = "known"}}); tell a pair of '
+                    "value and standard error, such as (1.5, 0.1)"
+                )
         return measurements
 
     def _ax(self) -> AxBridge:

@@ -340,3 +340,15 @@ def test_a_proposal_uses_one_thread_so_that_rounding_does_not_depend_on_the_core
     finally:
         torch.set_num_threads(1)
     assert seen == [{1}]
+
+
+def test_a_value_without_its_standard_error_is_refused_where_the_noise_is_declared_known(tmp_path):
+    spec = replace(ONE, noise={ONE.objectives[0].name: "known"})
+    metric = ONE.objectives[0].name
+    with Campaign.create(spec, tmp_path / "c.db") as campaign:
+        (trial,) = campaign.ask()
+        with pytest.raises(InputError, match=f"metric '{metric}' lacks its standard error"):
+            campaign.tell(trial.index, {metric: 1.0})
+        assert campaign.trials[trial.index].status == "running"
+        campaign.tell(trial.index, {metric: (1.0, 0.1)})
+        assert campaign.trials[trial.index].status == "completed"

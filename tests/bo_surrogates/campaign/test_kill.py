@@ -1,5 +1,6 @@
 """kill -9 at every kind of moment: nothing acknowledged is lost, and a resume continues exactly."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,21 +10,22 @@ import pytest
 
 from bo_surrogates.campaign.campaign import Campaign
 
-CHILD = textwrap.dedent(
+# Imports once, then runs the campaign in a fork for each line that it reads.
+PARENT = textwrap.dedent(
     """
-    import os, signal, sys
+    import json, os, signal, sys, traceback
     from contextlib import contextmanager
     import torch
     torch.set_num_threads(1)
     from bo_surrogates.acquisition.config import AcquisitionConfig
+    from bo_surrogates.campaign import ax_bridge
     from bo_surrogates.campaign.campaign import Campaign
     from bo_surrogates.campaign.spec import CampaignSpec
     from bo_surrogates.campaign.storage import Journal
     from bo_surrogates.objective import Objective
     from bo_surrogates.space import Choice, Float, Space
 
-    database, moment, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    seen = 0
+    moment, count, seen = "never", 0, 0
 
     def die_at(what):
         global seen
@@ -47,63 +49,84 @@ CHILD = textwrap.dedent(
         die_at("evaluating")
         return (x - 0.3) ** 2 + (0.5 if kind == "u" else 0.0)
 
-    def report(event):
-        if event.kind == "completed":
-            print("ack", event.trial.index, repr(event.trial.value("y")), flush=True)
-        die_at(event.kind)
+    def run(database, acknowledgements):
+        def report(event):
+            if event.kind == "completed":
+                line = json.dumps([event.trial.index, event.trial.value("y")])
+                print(line, file=acknowledgements, flush=True)
+            die_at(event.kind)
 
-    if os.path.exists(database):
-        campaign = Campaign.open(database)
-    else:
-        campaign = Campaign.create(
-            CampaignSpec(
-                name="killed",
-                space=Space([Float("x", 0.0, 1.0), Choice("kind", ("u", "v"))]),
-                objectives=(Objective("y"),),
-                budget=11,
-                initial=5,
-                batch_size=2,
-                seed=7,
-                acquisition=AcquisitionConfig(
-                    mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20
+        if os.path.exists(database):
+            campaign = Campaign.open(database)
+        else:
+            campaign = Campaign.create(
+                CampaignSpec(
+                    name="killed",
+                    space=Space([Float("x", 0.0, 1.0), Choice("kind", ("u", "v"))]),
+                    objectives=(Objective("y"),),
+                    budget=11,
+                    initial=5,
+                    batch_size=2,
+                    seed=7,
+                    acquisition=AcquisitionConfig(
+                        mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20
+                    ),
                 ),
-            ),
-            database,
-        )
-    campaign.run(black_box, on_event=report)
+                database,
+            )
+        campaign.run(black_box, on_event=report)
+
+    for line in sys.stdin:
+        database, moment, count, acknowledgements = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                with open(acknowledgements, "a") as told:
+                    run(database, told)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     """
 )
 
 
-def run_child(database, moment="never", count=0):
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, str(database), moment, str(count)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def run_child():
+    """Run the campaign in a process of its own, to be killed at a moment; its exit code."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+
+        def run(database, moment="never", count=0):
+            line = json.dumps([str(database), moment, count, f"{database}.acknowledged"])
+            print(line, file=parent.stdin, flush=True)
+            return int(parent.stdout.readline())
+
+        yield run
+        parent.stdin.close()
 
 
-def acknowledged(output):
-    lines = [line.split() for line in output.splitlines() if line.startswith("ack")]
-    return {int(index): float(value) for _, index, value in lines}
+def acknowledged(database):
+    with open(f"{database}.acknowledged") as lines:
+        return dict(json.loads(line) for line in lines)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, run_child):
     database = tmp_path_factory.mktemp("whole") / "c.db"
-    result = run_child(database)
-    assert result.returncode == 0, result.stderr
+    assert run_child(database) == 0
     with Campaign.open(database, read_only=True) as campaign:
         return campaign.trials
 
 
 def test_nothing_acknowledged_is_lost_and_the_resumed_campaign_equals_an_uninterrupted_one(
-    tmp_path, uninterrupted
+    tmp_path, uninterrupted, run_child
 ):
     database = tmp_path / "c.db"
-    known = {}
     for moment, count in [
         ("before commit", 4),  # in the transaction of the first asked batch, or near it
         ("after commit", 4),  # a result on disk, not yet acknowledged
@@ -112,14 +135,12 @@ def test_nothing_acknowledged_is_lost_and_the_resumed_campaign_equals_an_uninter
         ("before commit", 3),  # in the transaction of a result
         ("completed", 1),
     ]:
-        killed = run_child(database, moment, count)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        known |= acknowledged(killed.stdout)
+        assert run_child(database, moment, count) == -signal.SIGKILL
+        known = acknowledged(database)
         with Campaign.open(database, read_only=True) as campaign:
             recorded = {t.index: t.value("y") for t in campaign.trials if t.status == "completed"}
         assert known.items() <= recorded.items()
-    finished = run_child(database)
-    assert finished.returncode == 0, finished.stderr
+    assert run_child(database) == 0
     with Campaign.open(database, read_only=True) as campaign:
         trials = campaign.trials
     assert [t.parameters for t in trials] == [t.parameters for t in uninterrupted]
