@@ -80,7 +80,8 @@ def tell_form(
     """Record the results in a form, and say what was recorded."""
     from bo_surrogates.cli.display import print_json
 
-    told = campaign.tell_table(_read(campaign, path, decimal))
+    table = _read(campaign, path, decimal)
+    told = campaign.tell_table(table)
     recorded = [t.index for t in told.finished]
     if as_json:
         print_json(
@@ -94,6 +95,7 @@ def tell_form(
         if recorded
         else "nothing to record"
     )
+    _note_empty(table)
     if told.unchanged:
         note(f"{_trials(told.unchanged)} had been recorded before, with the same results")
     if told.waiting:
@@ -108,6 +110,11 @@ def _read(campaign: Campaign, path: Path, decimal: DecimalMark | None) -> Table:
     return read_table(
         path, names=columns_of(campaign.spec).names, decimal=decimal.value if decimal else None
     )
+
+
+def _note_empty(table: Table) -> None:
+    if not table.rows:
+        note(f"{table.source} has a header only; expected below it a row for each trial")
 
 
 def _note_ignored(columns: Sequence[str]) -> None:
@@ -252,6 +259,7 @@ def _add(campaign: Campaign, table: Table, outside: OutsidePoints, *, as_json: b
         )  # fmt: skip
         return
     print(f"recorded {_trials(indices)} as data" if indices else "nothing to record")
+    _note_empty(table)
     if added.known:
         note(f"{added.known} row(s) had been recorded before")
     if added.skipped:

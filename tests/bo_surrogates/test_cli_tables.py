@@ -297,3 +297,11 @@ def test_a_damaged_export_is_refused_and_makes_no_database(worked, damage, said)
     Path("all.json").write_text(json.dumps(data))
     assert said in refused("import", "new.db", "all.json")
     assert not Path("new.db").exists()
+
+
+def test_a_table_without_rows_is_told_what_was_expected(lab):
+    done("ask", lab, "-n", "1")
+    Path("empty.csv").write_text("trial,T,solvent,yield,cost\n", encoding="utf-8")
+    result = done("tell", lab, "--csv", "empty.csv")
+    assert "nothing to record" in result.stdout
+    assert "empty.csv has a header only; expected below it a row for each trial" in result.output
