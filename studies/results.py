@@ -122,7 +122,8 @@ def load(run: str | Path) -> Results:
             record = folder.read_cell(cell)
         except DamagedCell as error:
             reason = f"its file is damaged: {error}; --resume sets it aside and runs the cell again"
-            cells.append({**key, "state": "failed", "iterations": 0, "reason": reason})
+            # Not "failed": the surrogate is not to blame, and statistics wait for the cell.
+            cells.append({**key, "state": "missing", "iterations": 0, "reason": reason})
             continue
         cells.append({**key, **state_of(cell, record)})
         known = facts[cell.problem.label]

@@ -53,7 +53,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     own = axes.xaxis if which == "x" else axes.yaxis
     decades = math.log10(high / low) if 0 < low < high else 0.0
-    if decades < 1.5:
+    if decades < 2:
         own.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         own.set_major_formatter(lambda value, _: f"{value:g}")
     else:
