@@ -250,7 +250,8 @@ def _alone(analysis: Analysis) -> list[str]:
     (last,) = rows_of(analysis.normalized[analysis.normalized["share"] == 1])
     return [
         f"`{last.surrogate}` alone took part, so nothing is ranked.",
-        f"Of the regret of the initial design, {last.normalized:.2g} (95 % interval {last.low:.2g} to {last.high:.2g}) is left "
+        f"Of the regret of the initial design, {last.normalized:.2g} (95 % interval "
+        f"{last.low:.2g} to {last.high:.2g}) is left "
         "(normalized regret, mean over problems of medians over seeds).",
     ]
 
