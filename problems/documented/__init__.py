@@ -38,6 +38,16 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="mst",
+            target="problems.documented.mst_tuning:MSTTuning",
+            summary="binary networks along minimum spanning trees: error, XNORs, depth",
+            source="Vo et al. 2023, MST-compression, ICCV, arXiv 2308.13735",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "constrained", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="wide_deep",
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",

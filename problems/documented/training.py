@@ -130,6 +130,7 @@ class Hooks:
         penalty: Added to the loss.
         loss: Instead of the cross-entropy: of the network, inputs and labels.
         distillation: What is learnt from a teacher beside the labels.
+        memory: What the method remembers from step to step, in buffers: a part of the state.
     """
 
     rules: Rules | None = None
@@ -138,6 +139,7 @@ class Hooks:
     penalty: Callable[[nn.Module, Moment], Tensor] | None = None
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
     distillation: Distillation | None = None
+    memory: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -346,22 +348,28 @@ class Training:
             for name, value in moments.items():
                 if value is not None:
                     tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+        if self.hooks.memory is not None:
+            tensors |= {f"memory.{k}": v for k, v in self.hooks.memory.state_dict().items()}
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         return State(copies, {"epoch": self.epoch})
 
     def restore(self, state: State) -> None:
         """See `Trainer.restore`."""
         moments: dict[int, dict[str, Tensor]] = {}
-        weights = {}
+        weights, memory = {}, {}
         for name, tensor in state.tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "network":
                 weights[rest] = tensor
+            elif kind == "memory":
+                memory[rest] = tensor
             else:
                 number, _, quantity = rest.partition(".")
                 moments.setdefault(int(number), {})[quantity] = tensor.clone()
         self.network.load_state_dict(weights)
         self.network.eval()
+        if self.hooks.memory is not None:
+            self.hooks.memory.load_state_dict(memory)
         now = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": moments, "param_groups": now["param_groups"]})
         self.epoch = int(state.facts["epoch"])

@@ -149,7 +149,7 @@ class TuningProblem(Problem):
     config_class: ClassVar[type[TuningConfig]] = TuningConfig
     config: TuningConfig
     default_objectives: ClassVar[tuple[str, ...]] = ("error",)
-    own_metrics: ClassVar[Mapping[str, Objective]] = {}  # further ones, with their references
+    own_metrics: ClassVar[Mapping[str, Objective]] = {}  # further ones; see `references`
     takes_images: ClassVar[bool | None] = True  # False: tables of features; None: both
     published_default: Values = {}  # noqa: RUF012 - set by subclasses, never changed
     reduced: ClassVar[Mapping[str, Any]] = {  # options with which an evaluation takes a second
@@ -169,18 +169,11 @@ class TuningProblem(Problem):
         # References of cost are those of a network on this data, before the base knows of either.
         self.config, self.space = config, space
         self._check_data()
-        budgets = {
-            metric: getattr(config, option)
-            for option, metric in BUDGETS.items()
-            if getattr(config, option) is not None
-        }
+        limits = self.limits()
         super().__init__(
             space,
-            self._objectives(self._objective_names(budgets)),
-            constraints=[
-                OutcomeConstraint(metric, "<=", math.log10(budget))
-                for metric, budget in budgets.items()
-            ],
+            self._objectives(self._objective_names(limits)),
+            constraints=[OutcomeConstraint(metric, "<=", most) for metric, most in limits.items()],
             config=config,
             negate=negate,
         )
@@ -257,11 +250,20 @@ class TuningProblem(Problem):
 
     def references(self) -> Mapping[str, float]:
         """The reference values of the metrics of `COSTS`: by default those of the network with all
-        parameters at their upper bounds, rounded up to a tenth so that it still counts."""
+        parameters at their upper bounds, rounded up to a tenth so that it still counts. A subclass
+        adds those of its own metrics that have no reference."""
         cost = self.cost(self.space.decode(self.space.bounds[1]))
         return {
             name: math.floor(10 * math.log10(max(count(cost), 1)) + 1) / 10
             for name, count in COSTS.items()
+        }
+
+    def limits(self) -> dict[str, float]:
+        """What metrics must not exceed: by default the budgets, by metric."""
+        return {
+            metric: math.log10(getattr(self.config, option))
+            for option, metric in BUDGETS.items()
+            if getattr(self.config, option) is not None
         }
 
     def details(self, network: nn.Module) -> dict[str, Any]:
@@ -476,30 +478,29 @@ class TuningProblem(Problem):
         ]
         return Space(parameters, space.constraints)
 
-    def _objective_names(self, budgets: Mapping[str, float]) -> tuple[str, ...]:
+    def _objective_names(self, limits: Mapping[str, float]) -> tuple[str, ...]:
         if self.config.objectives is None:
-            return tuple(n for n in self.default_objectives if n not in budgets)
+            return tuple(n for n in self.default_objectives if n not in limits)
         known = ("error", *COSTS, "latency", *self.own_metrics)
         for name in self.config.objectives:
             if name not in known:
                 raise InputError(f"unknown objective {name!r}{did_you_mean(name, known)}")
-            if name in budgets:
+            if name in limits:
                 raise InputError(
                     f"objective {name!r} has a budget already; leave out one of the two"
                 )
         return self.config.objectives
 
     def _objectives(self, names: Sequence[str]) -> list[Objective]:
-        references = {
-            "error": WORST_ERROR,
-            "latency": self.config.latency_limit,
-            **(self.references() if any(name in COSTS for name in names) else {}),
-        }
+        own = self.own_metrics
+        found = [
+            own.get(name) or Objective(name, unit="ms" * (name == "latency")) for name in names
+        ]
+        references = {"error": WORST_ERROR, "latency": self.config.latency_limit}
+        if any(o.reference is None and o.name not in references for o in found):
+            references |= self.references()
         return [
-            self.own_metrics[name]
-            if name in self.own_metrics
-            else Objective(name, reference=references[name], unit="ms" * (name == "latency"))
-            for name in names
+            replace(o, reference=references[o.name]) if o.reference is None else o for o in found
         ]
 
     def _check_data(self) -> None:

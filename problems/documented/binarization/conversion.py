@@ -14,7 +14,7 @@ packed layer returns what the binary layer returns.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ from problems.documented.binarization.packed import PackedLayer, pack
 from problems.documented.binarization.rprelu import RPReLU
 
 
-def convert(network: nn.Module, sample: Tensor) -> nn.Module:
+def convert(
+    network: nn.Module, sample: Tensor, packing: Callable[[BinaryLayer], PackedLayer] = pack
+) -> nn.Module:
     """The network with every binary layer on bits, for inference on a CPU.
 
     Layers that follow each other in a `torch.nn.Sequential` (nested ones are one after the other)
@@ -36,6 +38,7 @@ def convert(network: nn.Module, sample: Tensor) -> nn.Module:
     Args:
         network: It is not changed.
         sample: Inputs, `n x ...`: the networks' outputs on them are compared.
+        packing: Makes the layers on bits.
 
     Returns:
         The packed network, in evaluation mode.
@@ -66,7 +69,7 @@ def convert(network: nn.Module, sample: Tensor) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
-    packed = _converted(original, shapes)
+    packed = _converted(original, shapes, packing)
     found = packed(sample)
     if not torch.equal(found, expected):
         different = (found != expected).flatten(1).any(dim=1)
@@ -78,14 +81,18 @@ def convert(network: nn.Module, sample: Tensor) -> nn.Module:
     return packed
 
 
-def _converted(module: nn.Module, shapes: dict[BinaryLayer, torch.Size]) -> nn.Module:
+def _converted(
+    module: nn.Module,
+    shapes: dict[BinaryLayer, torch.Size],
+    packing: Callable[[BinaryLayer], PackedLayer],
+) -> nn.Module:
     if isinstance(module, BinaryLayer):
-        return pack(module)
+        return packing(module)
     if _is_sequential(module):
-        return _converted_sequence(_flattened(module), shapes)
+        return _converted_sequence(_flattened(module), shapes, packing)
     result = copy.copy(module)  # children are replaced; the original is needed whole
     result._modules = {
-        name: None if child is None else _converted(child, shapes)
+        name: None if child is None else _converted(child, shapes, packing)
         for name, child in module._modules.items()
     }
     return result
@@ -102,13 +109,15 @@ def _flattened(module: nn.Module) -> list[nn.Module]:
 
 
 def _converted_sequence(
-    modules: Sequence[nn.Module], shapes: dict[BinaryLayer, torch.Size]
+    modules: Sequence[nn.Module],
+    shapes: dict[BinaryLayer, torch.Size],
+    packing: Callable[[BinaryLayer], PackedLayer],
 ) -> nn.Sequential:
     result: list[nn.Module] = []
     position = 0
     while position < len(modules):
         module = modules[position]
-        packed = _converted(module, shapes)
+        packed = _converted(module, shapes, packing)
         result.append(packed)
         position += 1
         if not isinstance(module, BinaryLayer) or not isinstance(packed, PackedLayer):

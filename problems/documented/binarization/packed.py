@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bo_surrogates.errors import InputError
-from problems.documented.binarization.bits import PackedBits, as_words, count_differing, pack_bytes
+from problems.documented.binarization.bits import (
+    PackedBits,
+    Words,
+    as_words,
+    count_differing,
+    pack_bytes,
+)
 from problems.documented.binarization.layers import (
     BinaryConv1d,
     BinaryConv2d,
@@ -127,15 +133,18 @@ class PackedLayer(nn.Module):
         """The integers, `n x height x width x outputs`."""
         height, width = bits.packed.shape[1:3]
         windows = as_words(self.windows.gather(bits.packed))
-        weights = self.words.numpy().view(np.uint64)
         parts = [
-            count_differing(w.reshape(-1, w.shape[-1]), weights[group])
-            for group, w in enumerate(windows)
+            self._differing(w.reshape(-1, w.shape[-1]), group) for group, w in enumerate(windows)
         ]
         differing = np.concatenate(parts, axis=1).reshape(*windows.shape[1:4], -1)
         differing *= -2
         differing += self._without_padding(height, width)
         return differing
+
+    def _differing(self, windows: Words, group: int) -> Dots:
+        """The number of bits in which each window, `rows x words`, and each output of a group
+        differ, `rows x outputs`; bits that are padded are 0."""
+        return count_differing(windows, self.words[group].numpy().view(np.uint64))
 
     def _without_padding(self, height: int, width: int) -> Dots:
         """What an integer is where no bit of a valid position differs: the number of valid terms,

@@ -32,6 +32,10 @@ class WeightBinarizer(nn.Module, ABC):
         """What the sign is taken of."""
 
     @abstractmethod
+    def signs(self, weight: Tensor) -> Tensor:
+        """The signs alone, with their own gradient: no noise, and no scale divides it."""
+
+    @abstractmethod
     def forward(self, weight: Tensor) -> Binary:
         """Signs, and the scale where there is one."""
 
@@ -56,6 +60,11 @@ class SignWeights(WeightBinarizer):
     def threshold_input(self, weight: Tensor) -> Tensor:
         """The weights, centred or not."""
         return weight - weight.mean(dim=1, keepdim=True) if self.centre else weight
+
+    def signs(self, weight: Tensor) -> Tensor:
+        """See `WeightBinarizer`."""
+        signs: Tensor = self.estimator(self.threshold_input(weight))
+        return signs
 
     def forward(self, weight: Tensor) -> Binary:
         """See `WeightBinarizer`."""
@@ -115,11 +124,16 @@ class RectifiedWeights(WeightBinarizer):
         """Q, a number without gradient."""
         return -math.log(2 - 2 * self.tau) * standardized.detach().abs().mean()
 
-    def forward(self, weight: Tensor) -> Binary:
+    def signs(self, weight: Tensor) -> Tensor:
         """See `WeightBinarizer`."""
         standardized = self.threshold_input(weight)
         bound = self.quantile(standardized)
-        return Binary(self.estimator(standardized.clamp(-bound, bound)), None)
+        signs: Tensor = self.estimator(standardized.clamp(-bound, bound))
+        return signs
+
+    def forward(self, weight: Tensor) -> Binary:
+        """See `WeightBinarizer`."""
+        return Binary(self.signs(weight), None)
 
 
 class PeriodicWeights(WeightBinarizer):
@@ -149,6 +163,11 @@ class PeriodicWeights(WeightBinarizer):
     def threshold_input(self, weight: Tensor) -> Tensor:
         """The sine."""
         return torch.sin(self.frequency * weight)
+
+    def signs(self, weight: Tensor) -> Tensor:
+        """See `WeightBinarizer`; those of the sine in the first stage too."""
+        signs: Tensor = self.estimator(self.threshold_input(weight))
+        return signs
 
     def forward(self, weight: Tensor) -> Binary:
         """See `WeightBinarizer`; in the first stage the signs are the sine itself."""

@@ -134,10 +134,12 @@ def test_a_trained_network_is_rebuilt_from_the_point_and_its_weights(problem, tr
 
 def test_any_cost_may_be_an_objective_or_have_a_budget(make, problem):
     every = make(objectives=["error", *COSTS])
-    assert every.metrics == ("error", *COSTS)
+    own = tuple(c.metric for c in problem.constraints)  # on metrics of its own
+    assert not set(own) & set(COSTS)
+    assert every.metrics == ("error", *COSTS, *own)
     assert all(o.reference is not None for o in every.objectives)
     bounded = make(macs_budget=2.0)
-    assert [c.metric for c in bounded.constraints] == ["log_macs"]
+    assert [c.metric for c in bounded.constraints] == ["log_macs", *own]
     with pytest.raises(InputError, match="unknown objective 'log_aces'; did you mean 'log_ace'"):
         make(objectives=["log_aces"])
     with pytest.raises(InputError, match="'log_macs' has a budget already"):
