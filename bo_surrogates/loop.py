@@ -380,6 +380,7 @@ def run(
     q: int = 1,
     seed: int = 0,
     fidelity: FidelityConfig | None = None,
+    baseline: Mapping[str, float] | None = None,
     start: Run | None = None,
     random_where_failed: bool = False,
     on_iteration: Callable[[Iteration, Proposal | None], None] | None = None,
@@ -397,6 +398,7 @@ def run(
         q: Points a batch.
         seed: Decides everything random.
         fidelity: What evaluations cost where the space has a fidelity; None: as the problem says.
+        baseline: What was measured at the baseline of relative constraints, by metric.
         start: A shorter run of the same settings to continue; the result equals that of an
             uninterrupted run.
         random_where_failed: Whether a surrogate that cannot be fitted, or whose predictions fail
@@ -405,10 +407,12 @@ def run(
             proposal with the model that has not seen its outcomes.
 
     Raises:
+        InputError: A relative constraint whose metric the baseline lacks, or has as 0.
         FitError: The surrogate could not be fitted, unless `random_where_failed`.
     """
     described = describe(problem)
     space, objectives = described.space, described.objectives
+    constraints = resolve(described.constraints, baseline)
     acquisition = acquisition or AcquisitionConfig()
     fidelity = check_fidelity(space, fidelity or described.fidelity, acquisition)
     done = list(start.iterations) if start else []
@@ -428,7 +432,7 @@ def run(
                 try:
                     proposal = propose(
                         space, so_far.X, so_far.Y, objectives=objectives,
-                        constraints=described.constraints, surrogate=surrogate, config=config,
+                        constraints=constraints, surrogate=surrogate, config=config,
                         acquisition=acquisition, q=q, fidelity=fidelity,
                         design=len(done[0].X), seed=derive_seed(seed, number),
                     )  # fmt: skip

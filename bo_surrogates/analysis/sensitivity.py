@@ -47,7 +47,7 @@ class SobolIndices:
     An estimate may lie outside [0, 1] by its sampling error, about 0.01.
 
     Attributes:
-        names: `d` names of the inputs, the space's varied parameters.
+        names: `d` names of the inputs, the space's varied parameters but for its fidelity.
         first: `d` first-order indices of the posterior mean; 0 where it is constant.
         total: `d` total indices of the posterior mean.
         first_interval: `2 x d`, bounds of the central interval over functions of the posterior.
@@ -81,7 +81,7 @@ def sobol_indices(
     level: float = 0.9,
     seed: int = 0,
 ) -> SobolIndices:
-    """Sobol indices of a fitted surrogate of one outcome.
+    """Sobol indices of a fitted surrogate of one outcome; at the target, where there is a fidelity.
 
     Args:
         model: Fitted on the space's model coordinates, as `loop.fit` does it.
@@ -104,15 +104,17 @@ def sobol_indices(
         raise InputError(f"functions must be at least 2, got {functions}")
     if not 0 < level < 1:
         raise InputError(f"level must be in (0, 1), got {level}")
-    d = space.dim
-    unit = SobolEngine(2 * d, scramble=True, seed=seed).draw(n, dtype=torch.float64)
-    A, B = unit[:, :d], unit[:, d:]
+    inputs = [i for i, p in enumerate(space.varied) if p is not space.fidelity]
+    d = len(inputs)
+    unit = SobolEngine(2 * space.dim, scramble=True, seed=seed).draw(n, dtype=torch.float64)
+    A, B = unit[:, : space.dim], unit[:, space.dim :]
     designs = [A, B]
-    for i in range(d):
+    for i in inputs:
         mixed = A.clone()
         mixed[:, i] = B[:, i]
         designs.append(mixed)
-    X = space.to_model(space.impute(from_unit(space, torch.cat(designs))))
+    points = space.to_target(space.impute(from_unit(space, torch.cat(designs))))
+    X = space.to_model(points)
     draws = model.sample_functions(functions, seed=seed)
     with torch.no_grad():
         mean = _in_chunks(lambda Z: model.posterior(Z).mean.squeeze(-1), X)  # type: ignore[attr-defined]
@@ -133,7 +135,7 @@ def sobol_indices(
     total = torch.as_tensor(np.reshape(estimates.total_order, (1 + functions, d)))
     tails = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
     return SobolIndices(
-        names=tuple(p.name for p in space.varied),
+        names=tuple(space.varied[i].name for i in inputs),
         first=first[0],
         total=total[0],
         first_interval=first[1:].quantile(tails, dim=0),

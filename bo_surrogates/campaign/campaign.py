@@ -36,7 +36,7 @@ from bo_surrogates.campaign.trial_table import (
     read_results,
     trials_frame,
 )
-from bo_surrogates.errors import InputError, RunError, did_you_mean
+from bo_surrogates.errors import InputError, RunError, SpaceExhausted, did_you_mean
 from bo_surrogates.objective import metric_names
 from bo_surrogates.threads import limited_threads
 
@@ -78,6 +78,7 @@ class Campaign:
         self._id = number
         self._bridge: AxBridge | None = None
         self._model: tuple[tuple[int, int], CampaignModel] | None = None
+        self._found_nothing_new = False
         self._lock = None if read_only else journal.lock(number, name, steal=steal)
 
     @classmethod
@@ -307,8 +308,12 @@ class Campaign:
         held = self.spec.space.check_fixed(fixed)
         trials = self.trials
         bridge = self._ax()
-        with limited_threads(1):
-            suggestions = bridge.ask(n, trials, held)
+        try:
+            with limited_threads(1):
+                suggestions = bridge.ask(n, trials, held)
+        except SpaceExhausted:
+            self._found_nothing_new = self._found_nothing_new or not held
+            raise
         first = len(trials)
         asked = [
             Trial(first + i, s.parameters, "running", s.origin,
@@ -322,8 +327,11 @@ class Campaign:
     def is_exhausted(self) -> bool:
         """Whether every point of a finite space has been tried or is running.
 
-        Where there is a fidelity, at its target.
+        Where there is a fidelity, at its target. A space whose equations leave its floats no
+        freedom cannot be counted: it is exhausted once an ask has found nothing new in it.
         """
+        if self._found_nothing_new:
+            return True
         space = self.spec.space
         size = space.count(space.target) if space.target else space.size
         if size is None:

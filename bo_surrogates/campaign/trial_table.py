@@ -114,7 +114,15 @@ def trials_frame(spec: CampaignSpec, trials: Sequence[Trial]) -> pd.DataFrame:
     first += ["reason", "created", "finished"]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*first, *(k for r in rows for k in r)])))
     unused = [c for c in columns.sems.values() if frame[c].isna().all()]
-    return frame.drop(columns=unused)
+    # Where an int is inactive pandas would make floats of the others.
+    whole = [
+        c
+        for c in columns.parameters.values()
+        if frame[c].isna().any()
+        and any(c in row for row in rows)
+        and {type(row[c]) for row in rows} == {int, type(None)}
+    ]
+    return frame.drop(columns=unused).astype(dict.fromkeys(whole, "Int64"))
 
 
 def _point(columns: Columns, trial: Trial) -> dict[str, Value | None]:

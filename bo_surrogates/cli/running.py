@@ -175,7 +175,12 @@ def _run(campaign: Campaign, options: _Options, *, as_json: bool, verbose: bool)
     display.summarize("finished" if finished else "stopped")
     if exhausted:
         space = campaign.spec.space
-        note(f"all {space.count(space.target)} points of the space have been tried")
+        count = space.count(space.target)
+        note(
+            "no new point is left within the parameter constraints"
+            if count is None
+            else f"all {count} points of the space have been tried"
+        )
 
 
 @app.command()

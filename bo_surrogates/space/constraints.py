@@ -1,8 +1,13 @@
-"""Linear inequalities on the values of parameters."""
+"""Linear inequalities on the values of parameters.
+
+As text, a name that Python could not read as one stands between backticks:
+"2*`bath temperature (°C)` + x <= 300".
+"""
 
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import re
 from collections.abc import Mapping
@@ -29,13 +34,14 @@ class LinearConstraint:
         Raises:
             InputError: The text is not one linear inequality with <= or >=.
         """
-        sides = re.split(r"(<=|>=)", expression) if isinstance(expression, str) else []
+        text, quoted = _unquoted(expression)
+        sides = re.split(r"(<=|>=)", text)
         if len(sides) != 3:
             raise InputError(
                 f"parameter constraint {expression!r}: expected one <= or >=, "
                 "as in 'x1 + 2*x2 <= 3'"
             )
-        left, right = _linear(sides[0], expression), _linear(sides[2], expression)
+        left, right = (_linear(side, expression, quoted) for side in sides[::2])
         sign = 1.0 if sides[1] == "<=" else -1.0
         names = [n for n in {**left, **right} if n]
         total = {n: sign * (left.get(n, 0.0) - right.get(n, 0.0)) for n in names}
@@ -49,7 +55,7 @@ class LinearConstraint:
         return self.upper - sum(c * float(values[n]) for n, c in self.coefficients.items())
 
     def __str__(self) -> str:
-        terms = " + ".join(f"{c:g}*{n}" for n, c in self.coefficients.items())
+        terms = " + ".join(f"{c:g}*{_quoted(n)}" for n, c in self.coefficients.items())
         return f"{terms} <= {self.upper:g}"
 
 
@@ -59,13 +65,38 @@ def parse_constraints(expression: str) -> list[LinearConstraint]:
     Raises:
         InputError: The text is neither one linear inequality nor one linear equation.
     """
-    sides = expression.split("==") if isinstance(expression, str) else []
-    if len(sides) != 2:
+    quoted = re.compile(r"`[^`]*`|==")
+    text = expression if isinstance(expression, str) else ""
+    equals = [m for m in quoted.finditer(text) if m[0] == "=="]
+    if len(equals) != 1:
         return [LinearConstraint.parse(expression)]
-    return [LinearConstraint.parse(f"{sides[0]} {op} {sides[1]}") for op in ("<=", ">=")]
+    left, right = text[: equals[0].start()], text[equals[0].end() :]
+    return [LinearConstraint.parse(f"{left} {op} {right}") for op in ("<=", ">=")]
 
 
-def _linear(text: str, whole: str) -> dict[str, float]:
+def _unquoted(expression: object) -> tuple[str, dict[str, str]]:
+    """The text with a word for each name between backticks, and the names by these words."""
+    if not isinstance(expression, str):
+        return "", {}
+    parts = expression.split("`")
+    if len(parts) % 2 == 0 or not all(name.strip() for name in parts[1::2]):
+        raise InputError(
+            f"parameter constraint {expression!r}: a backtick or a name between two is missing; a "
+            "name that is no word is written as in '`bath temperature` <= 80'"
+        )
+    stem = "_" * (len(expression) + 1)  # longer than any word in it
+    names = {f"{stem}{i}": name for i, name in enumerate(parts[1::2])}
+    parts[1::2] = [f" {word} " for word in names]
+    return "".join(parts), names
+
+
+def _quoted(name: str) -> str:
+    """A name as `parse` reads it."""
+    plain = name.isidentifier() and name.isascii() and not keyword.iskeyword(name)
+    return name if plain else f"`{name}`"
+
+
+def _linear(text: str, whole: str, names: Mapping[str, str]) -> dict[str, float]:
     """Coefficients of a linear expression; the constant stands under the empty name."""
 
     def walk(node: ast.expr) -> dict[str, float]:
@@ -75,7 +106,7 @@ def _linear(text: str, whole: str) -> dict[str, float]:
             ) and math.isfinite(number):
                 return {"": float(number)}
             case ast.Name(id=name):
-                return {name: 1.0}
+                return {names.get(name, name): 1.0}
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return {n: -c for n, c in walk(operand).items()}
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
@@ -95,8 +126,14 @@ def _linear(text: str, whole: str) -> dict[str, float]:
                 if set(b) == {""} and b[""] != 0:
                     return {n: c / b[""] for n, c in a.items()}
         raise InputError(
-            f"parameter constraint {whole!r}: {ast.unparse(node)!r} is not linear in the parameters"
+            f"parameter constraint {whole!r}: {shown(ast.unparse(node))!r} is not linear in the "
+            "parameters"
         )
+
+    def shown(part: str) -> str:
+        for word, name in names.items():
+            part = part.replace(word, f"`{name}`")
+        return part
 
     try:
         return walk(ast.parse(text.strip(), mode="eval").body)
@@ -104,6 +141,6 @@ def _linear(text: str, whole: str) -> dict[str, float]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"parameter constraint {whole!r}: cannot read {text.strip()!r}; "
-            "write sums of number*parameter"
+            f"parameter constraint {whole!r}: cannot read {shown(text.strip())!r}; write sums of "
+            "number*parameter, with a name that is no word between backticks"
         ) from None

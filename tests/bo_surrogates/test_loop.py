@@ -1,5 +1,7 @@
 """The loop in tensor space: reproducible, resumable, right about directions and constraints."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from botorch.test_functions import Branin, BraninCurrin
@@ -82,12 +84,28 @@ def test_botorch_problems_are_described_by_their_own_bounds_and_directions():
 
 def test_a_constrained_botorch_problem_is_solved_within_its_constraints():
     problem = ConstrainedGramacy().double()
-    result = run(problem, iterations=14, initial=8, seed=0, acquisition=FAST)
-    assert result.Y.shape == (22, 3)
+    result = run(problem, iterations=10, initial=8, seed=0, acquisition=FAST)
+    assert result.Y.shape == (18, 3)
     feasible = (result.Y[:, 1:] >= 0).all(dim=1)
     assert torch.equal(feasible, problem.is_feasible(result.X))
     best = result.Y[feasible, 0].min()
     assert problem.optimal_value - 1e-6 <= best < 0.7  # the optimum is 0.5998
+
+
+def test_a_relative_constraint_is_one_at_what_its_baseline_makes_it():
+    def problem(constraint):
+        return SimpleNamespace(
+            space=SQUARE, objectives=(Objective("y", "maximize"),), constraints=(constraint,),
+            observe=lambda X, seed: torch.stack([X[:, 0], X.sum(dim=-1)], dim=-1),
+        )  # fmt: skip
+
+    settings = {"iterations": 1, "initial": 6, "seed": 0, "acquisition": FAST}
+    relative = problem(OutcomeConstraint("c", "<=", 10.0, relative=True))
+    found = run(relative, baseline={"c": 0.5}, **settings)
+    absolute = run(problem(OutcomeConstraint("c", "<=", 0.5 * 1.1)), **settings)
+    assert torch.equal(found.X, absolute.X)
+    with pytest.raises(InputError, match="needs the baseline's 'c'"):
+        run(relative, **settings)  # before anything is measured
 
 
 def test_two_objectives_with_a_batch():

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
@@ -30,7 +31,13 @@ WATCH_INTERVAL = 1.0  # seconds between looks at the parent, beside waiting for 
 
 
 def serve(connection: Connection, pickled: bytes, threads: int, directory: str | None) -> None:
-    """The body of a worker process: evaluates what arrives until told to stop.
+    """The body of a worker process; see `_serve`. It ends in silence where its parent is gone."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        _serve(connection, pickled, threads, directory)
+
+
+def _serve(connection: Connection, pickled: bytes, threads: int, directory: str | None) -> None:
+    """Evaluates what arrives until told to stop.
 
     Sends ("ready", None) or ("unusable", reason) once, then for each `Task` received `RECEIVED`,
     ("report", step, readings) for each report, which waits for the answer whether to go on, and

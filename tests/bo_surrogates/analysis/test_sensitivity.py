@@ -106,6 +106,16 @@ def test_constraints_are_told():
     assert not sobol_indices(Known(ishigami), CUBE, n=64, functions=2).constrained
 
 
+def test_a_fidelity_is_held_at_its_target():
+    # At the target s = 1 only the last input acts; elsewhere the first does, too.
+    space = Space([Float("a", 0, 1), Float("s", 0, 1, fidelity=True), Float("b", 0, 1)])
+    model = Known(lambda X: 9 * (1 - X[..., 1]) * X[..., 0] + X[..., 2])
+    found = sobol_indices(model, space, n=64, functions=2)
+    assert found.names == ("a", "b")
+    # The estimator's own sampling error, squared away where the function is linear.
+    assert_close(found.total, torch.tensor([0.0, 1.0], dtype=torch.float64), atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"n": 1000}, "power of 2"), ({"functions": 1}, "functions"), ({"level": 1.0}, "level")],

@@ -10,9 +10,19 @@ from bo_surrogates.campaign.black_box import PythonBlackBox
 from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.campaign.campaign_file import campaign_from_mapping, read_campaign_file
 from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.tables import csv_text, write_table
 from bo_surrogates.errors import InputError, SpaceExhausted
 from bo_surrogates.objective import Objective
-from bo_surrogates.space import Choice, Fixed, Float, Int, LinearConstraint, Ordered, Space
+from bo_surrogates.space import (
+    Choice,
+    Fixed,
+    Float,
+    Int,
+    LinearConstraint,
+    Ordered,
+    Space,
+    parse_constraints,
+)
 
 FAST = AcquisitionConfig(mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20)
 SPACE = Space(
@@ -116,6 +126,47 @@ def test_a_run_over_a_finite_space_ends_when_it_is_exhausted(tmp_path):
             campaign.ask()
         campaign.run(fails_once)  # nothing happens
         assert len(campaign.trials) == 6
+
+
+@pytest.mark.parametrize(
+    ("parameters", "equation", "points"),
+    [
+        ([Float("a", 0.0, 1.0)], "a == 0.5", [{"a": 0.5}]),
+        ([Float("a", 0.0, 1.0), Int("bath (°C)", 0, 2)], "2*a == `bath (°C)`",
+         [{"a": 0.5 * n, "bath (°C)": n} for n in range(3)]),
+    ],
+)  # fmt: skip
+def test_a_run_ends_where_an_equation_leaves_floats_no_freedom(
+    tmp_path, parameters, equation, points
+):
+    space = Space(parameters, parse_constraints(equation))
+    spec = replace(SPEC, space=space, first_points=(), budget=9)
+    with Campaign.create(spec, tmp_path / "c.db") as campaign:
+        assert not campaign.is_exhausted
+        campaign.run(lambda point=None, a=None, **_: a if point is None else point["a"])
+        found = sorted((t.parameters for t in campaign.trials), key=lambda point: point["a"])
+        assert found == [pytest.approx(point) for point in points]
+        assert campaign.is_exhausted
+
+
+def test_an_inactive_int_leaves_the_others_whole_in_a_table(tmp_path):
+    space = Space([Choice("c", ("u", "v")), Int("n", 1, 9, when={"c": "v"}), Float("a", 0.0, 1.0)])
+    spec = replace(SPEC, space=space, first_points=())
+    with Campaign.create(spec, tmp_path / "c.db") as campaign:
+        data = [{"c": "u", "a": 0.5, "y": 1.0}, {"c": "v", "n": 4, "a": 0.25, "y": 2.0}]
+        campaign.add_data(data)
+        frame = campaign.to_dataframe()
+    assert [row.split(",")[3:6] for row in csv_text(frame).splitlines()] == [
+        ["c", "n", "a"], ["u", "", "0.5"], ["v", "4", "0.25"]
+    ]  # fmt: skip
+    for kind in ("csv", "json", "parquet"):
+        write_table(frame, tmp_path / f"t.{kind}")
+        with Campaign.create(replace(spec, name=kind), tmp_path / "c.db") as copy:
+            copy.add_data(tmp_path / f"t.{kind}")
+            assert [t.parameters for t in copy.trials] == [
+                {k: v for k, v in row.items() if k != "y"} for row in data
+            ]
+            assert type(copy.trials[1].parameters["n"]) is int
 
 
 def test_mistakes_in_first_points_are_told_together():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -465,3 +466,23 @@ def test_the_surrogate_learns_from_points_outside_and_proposes_inside(tmp_path):
             surrogate = campaign._ax()._adapter.generator.surrogate
             assert len(surrogate.Xs[0]) == len(data)
     assert proposed[0] != proposed[1]
+
+
+def test_where_all_data_lie_outside_the_best_of_them_is_to_be_beaten(tmp_path):
+    """Nothing inside to improve on: the points outside are the baseline, and the ask is inside."""
+    with Campaign.create(NARROW, tmp_path / "n.db") as campaign:
+        outside = [{**row, "x": row["x"] + 3.5} for row in (*OUTSIDE, *INSIDE)]
+        campaign.add_data(outside, outside="keep")
+        (trial,) = campaign.ask()
+        assert trial.origin == "gp"
+        assert NARROW.space.contains(trial.parameters)
+        assert campaign.best() is None
+        search = campaign._ax()._adapter.generator.asked.search
+        assert torch.equal(search.X_baseline, search.X_observed)
+        # One measurement inside, and it alone is what is to be improved on.
+        campaign.tell(trial.index, {"y": 5.0})
+        campaign.ask()
+        assert campaign.best().index == trial.index
+        search = campaign._ax()._adapter.generator.asked.search
+        assert len(search.X_observed) == len(outside) + 1
+        assert torch.equal(search.X_baseline, search.X_observed[-1:])

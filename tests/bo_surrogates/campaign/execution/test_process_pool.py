@@ -1,7 +1,9 @@
 """The trial runner: results do not depend on where trials run, and nothing they do breaks it."""
 
 import math
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from bo_surrogates.campaign.execution.evaluation import Task
 from bo_surrogates.campaign.execution.executors import open_runner
 from bo_surrogates.campaign.execution.process_pool import ProcessPool
 from bo_surrogates.campaign.execution.runner import InProcessRunner
+from bo_surrogates.campaign.execution.worker import serve
 from bo_surrogates.campaign.spec import BlackBoxSource
 from bo_surrogates.campaign.trial import Measurement
 from bo_surrogates.errors import InputError, RunError
@@ -369,3 +372,26 @@ def test_a_function_that_a_worker_cannot_import_is_refused(act, monkeypatch):
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "lab" not in Path(p).name])
     with runner, pytest.raises((InputError, RunError), match="worst_days"):
         run(runner, "return")
+
+
+def halved(a):
+    return a / 2
+
+
+def test_a_worker_that_starts_when_its_campaign_is_gone_ends_in_silence(tmp_path):
+    ours, theirs = multiprocessing.Pipe()
+    space = Space([Float("a", 0.0, 1.0)])
+    black_box = pickle.dumps(PythonBlackBox(halved, space=space, metrics=("y",)))
+    ours.close()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with open(tmp_path / "said", "w") as said:
+                os.dup2(said.fileno(), 2)
+            serve(theirs, black_box, 0, None)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (tmp_path / "said").read_text() == ""

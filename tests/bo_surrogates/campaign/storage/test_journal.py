@@ -1,12 +1,18 @@
 """The journal, in SQLite and in PostgreSQL: what is committed stays; clear words for bad files."""
 
+import itertools
 import sqlite3
 
 import pytest
+from sqlalchemy import event
 
+from bo_surrogates.campaign.campaign import Campaign
+from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.storage import SCHEMA_VERSION, Journal
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError, RunError
+from bo_surrogates.objective import Objective
+from bo_surrogates.space import Float, Space
 
 
 @pytest.fixture
@@ -193,3 +199,28 @@ def test_a_database_locked_by_another_program_says_so(file):
 def test_other_kinds_of_database_are_refused(text):
     with pytest.raises(InputError, match="only SQLite|not a valid URL"):
         Journal(text, create=True)
+
+
+def test_what_a_trial_costs_the_database_does_not_grow_with_the_number_of_trials(tmp_path):
+    """Counted in steps of SQLite's own machine, over an ask, a report and a tell."""
+    space = Space([Float("x", 0.0, 1.0)])
+    steps = {}
+    for n in (20, 1000):
+        spec = CampaignSpec(f"c{n}", space, (Objective("y"),), budget=5000, initial=5000)
+        with Campaign.create(spec, tmp_path / f"{n}.db") as campaign:
+            campaign.add_data([{"x": i / n, "y": float(i)} for i in range(n)])
+            campaign.tell(campaign.ask()[0].index, {"y": 0.0})  # reads them all, once
+            count = itertools.count()
+            event.listen(
+                campaign.journal.database.engine,
+                "connect",
+                lambda connection, _, count=count: connection.set_progress_handler(
+                    lambda: next(count) and 0, 1
+                ),
+            )
+            (trial,) = campaign.ask()
+            campaign.report(trial.index, 1, {"y": 1.0})
+            campaign.tell(trial.index, {"y": 0.5})
+            steps[n] = next(count)
+    assert steps[20] > 100
+    assert steps[1000] <= 1.05 * steps[20]

@@ -5,10 +5,14 @@ import traceback
 
 import pytest
 
+from bo_surrogates.campaign.campaign import Campaign
+from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.storage import Journal
 from bo_surrogates.campaign.storage.database import without_password
 from bo_surrogates.campaign.trial import Measurement, Trial
 from bo_surrogates.errors import InputError, RunError
+from bo_surrogates.objective import Objective
+from bo_surrogates.space import Float, Space
 
 
 def trial(index):
@@ -39,6 +43,50 @@ def test_a_connection_that_is_lost_loses_nothing_that_was_acknowledged(
         Journal(postgresql).lock(c, "a")
     lock.release()
     Journal(postgresql).lock(c, "a").release()
+
+
+def test_a_campaign_whose_connection_is_lost_says_so_and_is_opened_again(
+    postgresql_server, postgresql
+):
+    spec = CampaignSpec(
+        "lost", Space([Float("x", 0.0, 1.0)]), (Objective("y"),), budget=6, initial=6
+    )
+    told = []
+
+    def measure(x):
+        told.append(x)
+        if len(told) == 3:
+            postgresql_server.crash()  # while the trial is evaluated
+        return x
+
+    with Campaign.create(spec, postgresql) as campaign:
+        try:
+            with pytest.raises(RunError, match=r"check that the server is running.*then resume"):
+                campaign.run(measure)
+        finally:
+            postgresql_server.start()
+    with Campaign.open(postgresql) as campaign:
+        assert [t.status for t in campaign.trials] == ["completed"] * 2 + ["running"]
+        assert [t.value("y") for t in campaign.trials[:2]] == told[:2]
+        campaign.run(measure)
+        assert told[3] == told[2]  # the one whose result was lost, again
+        assert [t.value("y") for t in campaign.trials] == [*told[:2], *told[3:]]
+        assert len(campaign.trials) == 6
+
+
+def test_a_campaign_survives_the_end_of_its_session_alone(postgresql_server, postgresql):
+    spec = CampaignSpec("ended", Space([Float("x", 0.0, 1.0)]), (Objective("y"),), initial=6)
+    with Campaign.create(spec, postgresql) as campaign:
+        first, second = campaign.ask(2)
+        campaign.tell(first.index, {"y": 1.0})
+        postgresql_server.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE "
+            "'bo-surrogates%'"
+        )
+        campaign.tell(second.index, {"y": 2.0})
+        assert [t.value("y") for t in campaign.trials] == [1.0, 2.0]
+    with Campaign.open(postgresql, read_only=True) as campaign:
+        assert [t.value("y") for t in campaign.trials] == [1.0, 2.0]
 
 
 def test_whoever_takes_the_lock_first_after_a_lost_session_is_the_writer(
