@@ -1,7 +1,8 @@
 """Binary layers executed on bits along their trees: the same numbers, from fewer products.
 
 Where products are wires and gates, so many fewer are built. A CPU multiplies 64 signs in one
-instruction, and flips are in every word: there a `PackedLayer` is as fast or faster.
+instruction, and flips are in every word: there a `PackedLayer` is several times as fast
+(`benchmarks/README.md`).
 """
 
 from __future__ import annotations

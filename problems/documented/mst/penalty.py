@@ -56,7 +56,7 @@ def centre_loss(signs: Tensor, inversions: bool = False) -> Tensor:
     if inversions:
         products = B @ B.mT
         nearest = products.abs().sum(dim=-1).argmax(dim=-1)
-        factor = sign(products[torch.arange(len(B)), nearest])[..., None]
+        factor = sign(products[torch.arange(len(B), device=B.device), nearest])[..., None]
     centre = sign((factor * B).sum(dim=1, keepdim=True))
     if inversions:
         factor = sign(B @ centre.mT)
