@@ -48,6 +48,16 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="phnn",
+            target="problems.documented.phnn_tuning:PHNNTuning",
+            summary="hypercomplex network from 300 digits: test error against stored bits",
+            source="Grassucci, Zhang and Comminiello 2022, PHNNs, IEEE TNNLS, arXiv 2110.04176",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="wide_deep",
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",
