@@ -80,6 +80,39 @@ def lower_times(lower: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat([lower[start:stop, :stop] @ matrix[:stop] for start, stop in blocks])
 
 
+class _Product(torch.autograd.Function):
+    """rows A, given A and A' as they lie in memory; A is constant."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        """rows A."""
+        ctx.save_for_backward(matrix, transposed)
+        return rows @ transposed.mT
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """The same product, of A'."""
+        matrix, transposed = ctx.saved_tensors
+        product: Tensor = _Product.apply(grads[0], transposed, matrix)
+        return product, None, None
+
+
+def products_with(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function rows -> rows A for a constant `a x b` matrix A, to be called many times.
+
+    A is kept twice, as it is and transposed: a few rows times a matrix that is larger than the
+    caches take half of the time along the matrix's rows in memory, and so does the gradient.
+    """
+    matrix = matrix.contiguous()
+    transposed = matrix.mT.contiguous()
+
+    def product(rows: Tensor) -> Tensor:
+        result: Tensor = _Product.apply(rows, matrix, transposed)
+        return result
+
+    return product
+
+
 Coordinates = tuple[Tensor, Tensor, Tensor]
 
 
@@ -105,12 +138,14 @@ class LinearRegression(Protocol):
         """
 
     def at_training_points(
-        self, phi: Tensor, targets: Tensor, noise: Tensor
+        self, phi: Callable[[], Tensor], targets: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Means and leverages (posterior over noise variances) at the observations, `n x m` each.
 
         Args:
-            phi: `n x k`, `targets` and `noise`: what the posterior was conditioned on.
+            phi: Makes the `n x k` features, if they are needed.
+            targets: `n x m`, and `noise`: what the posterior was conditioned on first.
+            noise: `n x m` variances.
         """
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
@@ -197,11 +232,12 @@ class FunctionSpace:
         return mean, covariance.expand(*mean.shape, mean.shape[-1])
 
     def at_training_points(
-        self, phi: Tensor, targets: Tensor, noise: Tensor
+        self, phi: Callable[[], Tensor], targets: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `LinearRegression`: with P = S^-1, y - v P y and 1 - v P_ii."""
-        alpha = (self.inverse_root.mT @ self.whitened.unsqueeze(-1)).squeeze(-1).mT
-        return targets - noise * alpha, 1.0 - noise * self.inverse_root.square().sum(dim=-2).mT
+        n, W = len(targets), self.inverse_root
+        alpha = (W.mT @ self.whitened.unsqueeze(-1)).squeeze(-1).mT[:n]
+        return targets - noise * alpha, 1.0 - noise * W.square().sum(dim=-2).mT[:n]
 
     @cached_property
     def _observed(self) -> Tensor:
@@ -219,10 +255,10 @@ class FunctionSpace:
         psi = phi @ observed.mT
         root = psd_safe_cholesky(scale * (phi @ phi.mT) - psi @ psi.mT)
         rest = torch.linalg.solve_triangular(root, scale * phi - psi @ observed, upper=False)
-        basis = torch.cat([observed, rest])  # (n + r) x k
+        coordinates = products_with(torch.cat([observed, rest]).mT)  # k x (n + r)
 
         def others(phi: Tensor) -> Coordinates:
-            u = phi @ basis.mT
+            u = coordinates(phi)
             return u[..., :n] @ white, u[..., n:], scale * row_products(phi) - row_products(u)
 
         return psi @ white, root, others
@@ -307,10 +343,10 @@ class WeightSpace:
         return mean, (psi @ psi.mT).expand(*mean.shape, mean.shape[-1])
 
     def at_training_points(
-        self, phi: Tensor, targets: Tensor, noise: Tensor
+        self, phi: Callable[[], Tensor], targets: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `LinearRegression`."""
-        psi = self._cross(phi)
+        psi = self._cross(phi())
         mean = (psi @ self.whitened.unsqueeze(-1)).squeeze(-1).mT
         return mean, psi.square().sum(dim=-1).mT / noise
 
@@ -320,10 +356,10 @@ class WeightSpace:
         white = self.whitened[0]
         root = psd_safe_cholesky(psi @ psi.mT)
         basis = torch.linalg.solve_triangular(root, psi, upper=False)  # r x k
-        whiten = self.variance[0].sqrt() * self.inverse_root[0].mT
+        whiten = products_with(self.variance[0].sqrt() * self.inverse_root[0].mT)
 
         def others(phi: Tensor) -> Coordinates:
-            psi = phi @ whiten
+            psi = whiten(phi)
             coordinates = psi @ basis.mT
             return psi @ white, coordinates, row_products(psi) - row_products(coordinates)
 

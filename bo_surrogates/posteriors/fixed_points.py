@@ -48,8 +48,7 @@ class FixedPoints:
         """Means and variances in the user's units, `n x 1` each, at `n x d` inputs."""
         mean, coordinates, covariance = self.others(X.unsqueeze(-2))
         variance = covariance.squeeze(-1) + coordinates.square().sum(dim=-1)
-        variance = variance.clamp_min(SMALLEST_VARIANCE) * self.scale.square()
-        return (self.offset + self.scale * mean).to(X), variance.to(X)
+        return rescaled_marginals(mean, variance, self.offset, self.scale, X)
 
     def fixed_samples(self, normal: Tensor) -> Tensor:
         """f_F in the user's units, `k x r`, from standard normal numbers of that shape."""
@@ -71,6 +70,26 @@ class FixedPoints:
             root = psd_safe_cholesky(covariance)
         values = mean.unsqueeze(-1) + coordinates @ fixed.mT + root @ own.mT
         return (self.offset + self.scale * values).movedim(-1, 0)
+
+
+def rescaled_marginals(
+    mean: Tensor, variance: Tensor, offset: Tensor, scale: Tensor, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Means and variances of standardized outcomes in the user's units, of the dtype of `like`."""
+    variance = variance.clamp_min(SMALLEST_VARIANCE) * scale.square()
+    return (offset + scale * mean).to(like), variance.to(like)
+
+
+def positions(X: Tensor, points: Tensor) -> Tensor | None:
+    """Where each row of X is among the points, `n`; None unless all are there.
+
+    Args:
+        X: `n x d`.
+        points: `r x d`.
+    """
+    rows = {point: i for i, point in enumerate(map(tuple, points.tolist()))}
+    found = [rows.get(x, -1) for x in map(tuple, X.tolist())]
+    return None if -1 in found else torch.tensor(found, dtype=torch.long, device=X.device)
 
 
 def scaling(transform: object, like: Tensor) -> tuple[Tensor, Tensor] | None:

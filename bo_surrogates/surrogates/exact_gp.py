@@ -38,11 +38,20 @@ from torch import Tensor
 from bo_surrogates.config import Config
 from bo_surrogates.inference.cholesky import psd_safe_cholesky
 from bo_surrogates.inference.exact_prediction import ExactPrediction
-from bo_surrogates.inference.linear_regression import inverse_triangular, row_products
+from bo_surrogates.inference.linear_regression import (
+    inverse_triangular,
+    products_with,
+    row_products,
+)
 from bo_surrogates.inference.log_domain import optimize_log_noise
 from bo_surrogates.inference.marginal_likelihood import MarginalLogLikelihood
 from bo_surrogates.inference.subset_of_data import MANY, on_few_points, options_for_many
-from bo_surrogates.posteriors.fixed_points import FixedPoints, scaling
+from bo_surrogates.posteriors.fixed_points import (
+    FixedPoints,
+    positions,
+    rescaled_marginals,
+    scaling,
+)
 from bo_surrogates.posteriors.rescaled import RescaledGaussianPosterior, far_from_unit_scale
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.surrogates.base import (
@@ -242,10 +251,12 @@ class ExactGPSurrogate(Surrogate, ExactPrediction, SingleTaskGP):
             white = found.white
             mean = self.mean_module(fixed) + psi @ white
 
+        coordinates = products_with(whiten)
+
         def others(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             x = self.transform_inputs(X)
             flat = x.flatten(end_dim=-2)
-            u = (self.covariance(flat, points) @ whiten).unflatten(0, x.shape[:-1])
+            u = coordinates(self.covariance(flat, points)).unflatten(0, x.shape[:-1])
             if x.shape[-2] == 1:
                 prior = self.variance(flat).reshape(*x.shape[:-2], 1, 1)
             else:
@@ -254,6 +265,26 @@ class ExactGPSurrogate(Surrogate, ExactPrediction, SingleTaskGP):
             return means, u[..., n:], prior - row_products(u)
 
         return FixedPoints(mean, root, others, *scales)
+
+    def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Surrogate.marginals`.
+
+        At the training points, with S the covariance of the observations y and v_i their noise
+        variances, the means are y_i - v_i (S^-1 (y - m))_i, the variances v_i - v_i^2 (S^-1)_ii.
+        """
+        scales = self._scaling()
+        if scales is None or not self.has_fixed_points or X.requires_grad:
+            return super().marginals(X)
+        found = self.eval().observed() or self.factorize()
+        with torch.no_grad():
+            at = positions(self.transform_inputs(X), found.inputs)
+            if at is None:
+                return super().marginals(X)
+            W, noise = found.inverse_root, self.training_noise().diagonal(dim1=-2, dim2=-1)
+            mean = found.targets - noise * (found.white @ W)
+            variance = noise - noise.square() * W.square().sum(dim=-2)
+            mean, variance = mean[at].unsqueeze(-1), variance[at].unsqueeze(-1)
+            return rescaled_marginals(mean, variance, *scales, X)
 
     def _far_from_unit_scale(self) -> tuple[Tensor, Tensor] | None:
         """Means and standard deviations of the outcomes, unless all deviations are about 1.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.linear_regression import LinearRegression, condition
-from bo_surrogates.posteriors.fixed_points import FixedPoints
+from bo_surrogates.posteriors.fixed_points import FixedPoints, positions, rescaled_marginals
 from bo_surrogates.seeding import derive_seed
 from bo_surrogates.surrogates.base import FunctionSamples, seed_or_random
 from bo_surrogates.surrogates.gaussian_weights import GaussianWeights
@@ -137,6 +137,20 @@ class FeatureRegression(GaussianWeights, OwnDataSurrogate):
         with torch.no_grad():
             mean, root, others = self.weight_posterior().beside(self.features(X))
         return FixedPoints(mean, root, lambda x: others(self.features(x)), *scales)
+
+    def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Surrogate.marginals`; at the training points from leverages, without a product."""
+        scales = self._one_outcome_scaling()
+        at = None if scales is None else positions(X, self._inputs)
+        if scales is None or at is None:
+            return super().marginals(X)
+        self.eval()
+        Y, noise = self._targets.double(), self._training_noise()
+        with torch.no_grad():
+            mean, leverage = self.weight_posterior().at_training_points(
+                lambda: self.features(self._inputs), Y, noise
+            )
+            return rescaled_marginals(mean[at], (leverage * noise)[at], *scales, X)
 
     def sample_functions(self, k: int, seed: int | None = None) -> FunctionSamples:
         """k draws of the weights, exact; see `Surrogate.sample_functions`."""

@@ -256,7 +256,7 @@ class RandomFeatureSurrogate(FeatureRegression):
     def _leave_one_out_figures(self, phi: Tensor) -> dict[str, float]:
         """Errors on the training data; in units of the noise's where its variance is known."""
         Y, noise = self._targets.double(), self._training_noise()
-        mean, leverage = self.weight_posterior().at_training_points(phi, Y, noise)
+        mean, leverage = self.weight_posterior().at_training_points(lambda: phi, Y, noise)
         unit = 1.0 if self._target_variance is None else noise
         residual, free = (Y - mean) / unit**0.5, (1.0 - leverage).clamp_min(1e-12)
         training = residual.square().mean(dim=0)

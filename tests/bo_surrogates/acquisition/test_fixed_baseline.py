@@ -90,6 +90,15 @@ def test_marginals_are_those_of_the_posterior(model) -> None:
     torch.testing.assert_close(variance, expected.variance, rtol=1e-6, atol=1e-8)
 
 
+def test_marginals_at_the_training_points_are_those_of_the_posterior(model) -> None:
+    more = model.condition_on_observations(inputs(2, 8), torch.tensor([[41.0], [38.5]]).double())
+    some = TRAIN[[7, 2, 2, 11]]
+    for one in (model, more):
+        expected, (mean, variance) = one.posterior(some), one.marginals(some)
+        torch.testing.assert_close(mean, expected.mean)
+        torch.testing.assert_close(variance, expected.variance, rtol=1e-6, atol=1e-8)
+
+
 def test_values_and_gradients_are_those_of_botorch(model) -> None:
     ours, theirs = functions(model)
     if not theirs._cache_root:
