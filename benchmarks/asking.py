@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.asking
     OMP_NUM_THREADS=1 python -m benchmarks.asking --n 60 --surrogates gp nngp --rounds 5
+    OMP_NUM_THREADS=1 python -m benchmarks.asking --spaces "5 mixed" --objectives 2 --conflicting
 
 A campaign (through Ax) and `propose` (on BoTorch alone) are asked for one point by turns, with the
 same measurements, seeds and optimizer budget; the first ask of each, which imports and compiles, is
@@ -49,24 +50,39 @@ SPACES = {
 }
 
 
-def value(space: Space, point: Values) -> float:
-    """A smooth function of a point's coordinates, each on the unit interval."""
+def value(space: Space, point: Values, shift: float = 0.0) -> float:
+    """A smooth function of a point's coordinates, each on the unit interval.
+
+    Args:
+        space: Where.
+        point: One of it.
+        shift: Of the function's valley; functions of different shifts are in conflict.
+    """
     low, high = space.bounds
     z = (space.encode(point) - low) / (high - low)
     weights = torch.arange(1, space.dim + 1, dtype=torch.float64)
     return float(
-        ((z - 0.3 - 0.1 * weights / space.dim).square() * weights).sum() + (5 * z).sin()[0]
+        ((z - shift - 0.3 - 0.1 * weights / space.dim).square() * weights).sum() + (5 * z).sin()[0]
     )
 
 
-def measure(name: str, surrogate: str, n: int, objectives: int, rounds: int) -> tuple[float, float]:
-    """Median CPU seconds of an ask: of the campaign, of `propose`."""
+def measure(
+    name: str, surrogate: str, n: int, objectives: int, rounds: int, *, conflicting: bool
+) -> tuple[float, float]:
+    """Median CPU seconds of an ask: of the campaign, of `propose`.
+
+    With conflicting objectives no point is best for all; else each is a multiple of the first.
+    """
     space = SPACES[name]
     wanted = tuple(Objective(f"y{i}") for i in range(objectives))
     X = sobol_design(space, n + rounds + 1, seed=0)
     points = [space.decode(x) for x in X]
     results = [
-        {o.name: value(space, p) * math.cos(i) for i, o in enumerate(wanted)} for p in points
+        {
+            o.name: value(space, p, 0.3 * i) if conflicting else value(space, p) * math.cos(i)
+            for i, o in enumerate(wanted)
+        }
+        for p in points
     ]
     times: dict[str, list[float]] = {"campaign": [], "propose": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -107,13 +123,19 @@ def main() -> None:
     parser.add_argument("--surrogates", nargs="+", default=["gp"])
     parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=list(SPACES))
     parser.add_argument("--objectives", type=int, default=1)
+    parser.add_argument(
+        "--conflicting", action="store_true", help="valleys apart, instead of multiples of one"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{'surrogate':>12} {'space':>12} {'campaign':>9} {'propose':>9}   CPU s an ask")
     for surrogate in options.surrogates:
         for name in options.spaces:
-            found = measure(name, surrogate, options.n, options.objectives, options.rounds)
+            found = measure(
+                name, surrogate, options.n, options.objectives, options.rounds,
+                conflicting=options.conflicting,
+            )  # fmt: skip
             print(f"{surrogate:>12} {name:>12} {found[0]:9.2f} {found[1]:9.2f}")
 
 

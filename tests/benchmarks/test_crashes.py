@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "options",
-    [("--kills", "4", "--modes", "in-process", "processes"),
-     ("--kills", "2", "--modes", "in-process", "--database", "postgresql")],
+    [("--kills", "2", "--modes", "in-process", "processes"),
+     ("--kills", "1", "--modes", "in-process", "--database", "postgresql")],
     ids=["sqlite", "postgresql"],
 )  # fmt: skip
 def test_campaigns_survive_kills_at_random_moments(options, request):

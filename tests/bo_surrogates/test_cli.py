@@ -379,6 +379,33 @@ def test_a_campaign_by_hand_is_asked_and_told(lab):
     assert "spilt it" in cli("status", file).stdout
 
 
+def test_points_are_asked_with_parameters_held(lab):
+    file = lab(BY_HAND)
+    found = json.loads(cli("ask", file, "--n", 2, "--fix", "x=0.25", "--json").stdout)
+    assert [t["parameters"]["x"] for t in found] == [0.25, 0.25]
+    assert len({t["parameters"]["y"] for t in found}) == 2
+    (whole,) = json.loads(cli("ask", file, "--fix", "x=0.5", "--fix", "y=1", "--json").stdout)
+    assert whole["parameters"] == {"x": 0.5, "y": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("fix", "said"),
+    [
+        (["x"], "write"),
+        (["x=2"], "'x' must be in [0.0, 1.0], got 2"),
+        (["x=low"], "'x'"),
+        (["xs=0.5"], "unknown parameter 'xs'; did you mean 'x'"),
+        (["x=0.5", "x=0.6"], "given twice"),
+    ],
+)
+def test_a_wrong_fix_is_one_message_and_asks_nothing(asked, fix, said):
+    before = recorded()
+    result = cli("ask", asked, *(part for text in fix for part in ("--fix", text)))
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert recorded() == before
+
+
 @pytest.fixture
 def asked(lab):
     """A campaign by hand with trial 0 told, trials 1 and 2 running."""

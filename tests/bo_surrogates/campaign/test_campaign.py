@@ -16,6 +16,8 @@ from bo_surrogates.errors import InputError, RunError
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.space import Choice, Float, Space
 from bo_surrogates.surrogates.gp import GPConfig
+from tests.bo_surrogates.campaign.black_boxes import loss
+from tests.bo_surrogates.campaign.thread_counter import count_threads
 
 FAST = AcquisitionConfig(mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20)
 ONE = CampaignSpec(
@@ -33,10 +35,6 @@ TWO = replace(
     objectives=(Objective("f", reference=1.0), Objective("g", "maximize", reference=-1.0)),
     constraints=(OutcomeConstraint("h", "<=", 0.8),),
 )
-
-
-def loss(x, kind):
-    return (x - 0.3) ** 2 + (kind == "u")
 
 
 @pytest.fixture
@@ -300,17 +298,13 @@ def test_a_campaign_without_a_black_box_says_what_to_do(one):
         one.run()
 
 
-def count_threads(x, kind):
-    return float(torch.get_num_threads())
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_evaluation_may_use_the_threads_the_campaign_says(tmp_path, workers):
-    spec = replace(ONE, budget=2, initial=2, batch_size=2, threads=3)
+@pytest.mark.parametrize("executor", ["in-process", "processes"])
+def test_an_evaluation_may_use_the_threads_the_campaign_says(tmp_path, executor):
+    spec = replace(ONE, budget=1, initial=1, threads=3)
     with Campaign.create(spec, tmp_path / "c.db") as campaign:
         before = torch.get_num_threads()
-        campaign.run(count_threads, workers=workers)
-        assert [t.value("loss") for t in campaign.trials] == [3.0, 3.0]
+        campaign.run(count_threads, executor=executor)
+        assert [t.value("loss") for t in campaign.trials] == [3.0]
         assert torch.get_num_threads() == before
 
 

@@ -15,6 +15,7 @@ from bo_surrogates.campaign.campaign_file import (
     campaign_from_mapping,
     read_campaign_file,
 )
+from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.spec import BlackBoxSource, CampaignSpec
 from bo_surrogates.errors import InputError
 from bo_surrogates.objective import Objective, OutcomeConstraint
@@ -509,3 +510,80 @@ def test_mistakes_in_them_are_named(change, said):
     data = {k: v for k, v in (tomllib.loads(GOALS) | change).items() if v is not None}
     with pytest.raises(InputError, match=said):
         campaign_from_mapping(data)
+
+
+# ---- fidelity, early stopping, trust region ------------------------------------------------------
+PLAIN = """
+[[parameters]]
+name = "epochs"
+type = "int"
+low = 1
+high = 40
+[[parameters]]
+name = "t"
+type = "float"
+low = 20
+high = 80
+[[objectives]]
+name = "loss"
+direction = "minimize"
+"""
+TWO_OBJECTIVES = [{"name": n, "direction": "minimize"} for n in ("loss", "size")]
+
+
+def options(changes):
+    """The file with further options; "fidelity" makes epochs one."""
+    data = tomllib.loads(PLAIN) | changes
+    if "fidelity" in changes:
+        data["parameters"][0]["fidelity"] = True
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"early_stopping": {"strategy": "threshold", "threshold": 2}},
+         lambda spec: (spec.early_stopping.strategy, spec.early_stopping.threshold)
+         == ("threshold", 2.0)),
+        ({"early_stopping": {}}, lambda spec: spec.early_stopping == EarlyStopping()),
+        ({"acquisition": {"trust_region": True}},
+         lambda spec: spec.acquisition.uses_trust_region(1, 2)),
+        ({"acquisition": {"trust_region": "auto"}},
+         lambda spec: [spec.acquisition.uses_trust_region(1, d) for d in (20, 21)]
+         == [False, True]),
+        ({"fidelity": {"weight": 0.5, "target_every": 3}, "budget_cost": 60},
+         lambda spec: (spec.fidelity.weight, spec.fidelity.target_every, spec.budget_cost)
+         == (0.5, 3, 60.0)),
+        ({"baseline": 0}, lambda spec: spec.baseline == 0),
+    ],
+)  # fmt: skip
+def test_what_the_file_says_of_saving_is_what_the_campaign_does(changes, found):
+    spec = campaign_from_mapping(options(changes))
+    assert found(spec)
+    assert CampaignSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"early_stopping": {"strategy": "median"}}, "unknown strategy 'median'.* one of"),
+        ({"early_stopping": {"strategy": "threshold"}}, "threshold"),
+        ({"early_stopping": {"percentile": 100}}, r"percentile must be a number in \(0, 100\)"),
+        ({"early_stopping": {"percentil": 50}}, "percentil.*did you mean 'percentile'"),
+        ({"early_stopping": {"metric": "acc"}}, "acc"),
+        ({"early_stopping": True}, "early_stopping"),
+        ({"acquisition": {"trust_region": "on"}}, "trust_region must be one of"),
+        ({"acquisition": {"trust_region": True}, "objectives": TWO_OBJECTIVES},
+         "trust_region = true needs one objective"),
+        ({"budget_cost": 60}, "budget_cost needs a fidelity"),
+        ({"fidelity": {}, "budget_cost": 0}, "budget_cost must be a number above 0, got 0"),
+        ({"fidelity": {"target_every": 0}}, "target_every"),
+        ({"fidelity": {"weight": -1}}, "epochs = 1 would cost -1, but costs are above 0"),
+        ({"fidelity": {"costs": [1, 2]}}, "costs"),
+        ({"fidelity": {}, "early_stopping": {}}, "early_stopping and a fidelity exclude"),
+        ({"baseline": {"t": 60}}, "baseline: .*'epochs' is missing"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_what_it_says_of_saving_are_named(changes, said):
+    with pytest.raises(InputError, match=said):
+        campaign_from_mapping(options(changes))

@@ -98,28 +98,10 @@ def test_the_reference_point_is_beyond_the_largest_network(problem):
     assert 0 < error < 0.9  # chance
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """Errors of three trainings with the bound B = 0.5 and three with B = 3."""
-    problem = PROBLEMS["pokebnn"].make(epochs=6, squeeze_excite=False)
-    point = {**POINT, "width": 8, "blocks": 3}
-    return {
-        bound: [
-            problem.evaluate({**point, "activation_bound": bound}, seed=s)["error"]
-            for s in range(3)
-        ]
-        for bound in (0.5, 3.0)
-    }
-
-
-def test_short_trainings_beat_chance_by_far(trained):
-    # Chance is 0.9. Three seeds gave 0.12 to 0.16; the bar leaves room for other arithmetic.
-    assert max(trained[3.0]) < 0.35
-
-
-def test_the_paper_s_bound_beats_a_narrow_one(trained):
-    # In the mean by 0.09, with a standard error near 0.02; the bar is the direction.
-    assert sum(trained[3.0]) < sum(trained[0.5])
+def test_a_short_training_beats_chance_by_far():
+    # Chance is 0.9.
+    problem = PROBLEMS["pokebnn"].make(epochs=3, squeeze_excite=False)
+    assert problem.evaluate({**POINT, "width": 8, "blocks": 3}, seed=0)["error"] < 0.5
 
 
 def test_the_hook_sees_every_epoch_s_loss_fall(problem):

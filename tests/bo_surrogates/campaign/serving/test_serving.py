@@ -175,13 +175,21 @@ def test_replicates_and_time_outs_of_the_campaign_hold_for_workers(tmp_path):
 
 
 # ---- the server dies -----------------------------------------------------------------------------
+# Imports once, then forks a server at the port in each line that it reads.
 SERVE = """
-import sys
+import os, signal, sys
+import bo_surrogates.campaign.ax_bridge
 from bo_surrogates import Campaign
 from bo_surrogates.campaign.serving.server import CampaignServer
-with Campaign.open(sys.argv[1]) as campaign, CampaignServer(campaign, port=int(sys.argv[2])) as s:
-    print(s.url, flush=True)
-    s.serve()
+for line in sys.stdin:
+    if (pid := os.fork()) == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with Campaign.open(sys.argv[1]) as campaign, CampaignServer(campaign, port=int(line)) as s:
+            print(os.getpid(), s.url, flush=True)
+            s.serve()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(flush=True)  # it is dead
 """
 
 
@@ -190,14 +198,23 @@ def test_a_server_killed_again_and_again_loses_nothing_and_its_workers_go_on(tmp
     database = tmp_path / "c.db"
     Campaign.create(SPEC, database).close()
 
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(database)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
     def start(port):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(database), str(port)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return process, process.stdout.readline().strip()
+        parent.stdin.write(f"{port}\n")
+        parent.stdin.flush()
+        pid, url = parent.stdout.readline().split()
+        return int(pid), url
+
+    def kill(pid):
+        os.kill(pid, signal.SIGKILL)
+        assert parent.stdout.readline() == "\n"
 
     acknowledged = {}
     halves = [threading.Semaphore(0) for _ in range(2)]
@@ -212,20 +229,19 @@ def test_a_server_killed_again_and_again_loses_nothing_and_its_workers_go_on(tmp
 
         return remote.work(lambda x, y: time.sleep(0.05) or loss(x, y), on_trial=note)
 
-    process, url = start(0)
+    serving, url = start(0)
     try:
         with ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(work, i) for i in range(8)]
             for part, half in enumerate(halves):
                 for _ in range(15 * (part + 1)):
                     assert half.acquire(timeout=PATIENCE)
-                process.kill()  # SIGKILL, with requests under way
-                process.wait()
-                process, _ = start(int(url.rsplit(":", 1)[1]))
+                kill(serving)  # with requests under way
+                serving, _ = start(int(url.rsplit(":", 1)[1]))
             done = sum(f.result(PATIENCE) for f in futures)
     finally:
-        process.kill()
-        process.wait()
+        kill(serving)
+        parent.communicate(timeout=PATIENCE)
     with Campaign.open(database, read_only=True) as campaign:
         trials = campaign.trials
     assert done == len(trials) == SPEC.budget
