@@ -58,6 +58,26 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="fbnet_architecture",
+            target="problems.documented.fbnet_tuning:FBNetArchitectureTuning",
+            summary="blocks of a small network, 400 architectures: error against latency",
+            source="Wu et al. 2019, FBNet, CVPR, arXiv 1812.03443",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
+            name="fbnet_search",
+            target="problems.documented.fbnet_tuning:FBNetSearchTuning",
+            summary="architecture search by gradients, then training: error against latency",
+            source="Wu et al. 2019, FBNet, CVPR, arXiv 1812.03443",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="wide_deep",
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",

@@ -150,6 +150,7 @@ class TuningProblem(Problem):
     config: TuningConfig
     default_objectives: ClassVar[tuple[str, ...]] = ("error",)
     own_metrics: ClassVar[Mapping[str, Objective]] = {}  # further ones; see `references`
+    cost_is_known: ClassVar[bool] = True  # before training; False where it finds the architecture
     takes_images: ClassVar[bool | None] = True  # False: tables of features; None: both
     published_default: Values = {}  # noqa: RUF012 - set by subclasses, never changed
     reduced: ClassVar[Mapping[str, Any]] = {  # options with which an evaluation takes a second
