@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import fmean, median
 
 import numpy as np
@@ -57,7 +58,7 @@ def random_filters(seeds: int) -> None:
         ]
         for name, config in TREES.items():
             trees = [filter_tree(signs, config) for signs in draws]
-            taken = milliseconds(lambda s=draws[0], c=config: filter_tree(s, c))
+            taken = milliseconds(partial(filter_tree, draws[0], config))
             ratio, depth = fmean(t.ratio for t in trees), fmean(t.depth for t in trees)
             print(f"| {filters}, {terms} | {name} | {ratio:.3f} | {depth:.1f} | {taken:.1f} |")
     print("\n| channels | on bits, ms | along the tree, ms |\n|---|---|---|")
@@ -66,7 +67,7 @@ def random_filters(seeds: int) -> None:
         layer = BinaryConv2d(channels, channels, 3, padding=1).eval()
         x = torch.randn(4, channels, 8, 8)
         plain, tree = pack(layer), MSTLayer(layer)
-        one, other = (milliseconds(lambda m=m, x=x: m(x), 9) for m in (plain, tree))
+        one, other = (milliseconds(partial(m, x), 9) for m in (plain, tree))
         print(f"| {channels} | {one:.2f} | {other:.2f} |")
 
 
