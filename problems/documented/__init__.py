@@ -78,6 +78,16 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="nupes",
+            target="problems.documented.nupes_tuning:NupesTuning",
+            summary="quantization after training, bits of each layer: test error against bits",
+            source="Yvinec, Dapogny and Bailly 2023, NUPES, arXiv 2308.05600",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="wide_deep",
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",
