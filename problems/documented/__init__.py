@@ -88,6 +88,16 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="tinynet",
+            target="problems.documented.tinynet_tuning:TinyNetTuning",
+            summary="small network: its resolution, depth and width, error against MACs",
+            source="Han et al. 2020, Model Rubik's Cube, NeurIPS, arXiv 2010.14819",
+            cost="seconds",
+            tags=("documented", "compression", "mixed", "multi-objective", "noisy"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="wide_deep",
             target="problems.documented.wide_deep_tuning:WideDeepTuning",
             summary="infinitely wide, deep network on two classes: depth, activation, test error",
