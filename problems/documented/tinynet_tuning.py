@@ -102,8 +102,8 @@ class TinyNetTuning(TuningProblem):
 
     Parameters: `pixels` of the image's shorter side; `depth`, a multiplier of the number of blocks;
     `width`, a multiplier of channels, or `ratio`, the share of the base's MACs it is solved from;
-    and what the option `search` adds. Metrics: `error` and `log_macs`, or others of `TuningProblem`.
-    A fidelity may be `epochs`, `pixels` or `width`.
+    and what the option `search` adds. Metrics: `error` and `log_macs`, or others of
+    `TuningProblem`. A fidelity may be `epochs`, `pixels` or `width`.
 
     Args:
         config: See `TinyNetTuningConfig`.
