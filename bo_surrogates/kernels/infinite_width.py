@@ -68,16 +68,14 @@ class NNGPKernel(Kernel):
         batch_shape: torch.Size | None = None,
     ) -> None:
         super().__init__(ard_num_dims=ard_num_dims, batch_shape=batch_shape)
-        activation = dual_activation(activation) if isinstance(activation, str) else activation
         if not 1 <= depth <= MAX_DEPTH:
             raise InputError(f"depth must be in 1..{MAX_DEPTH}, got {depth}")
-        if weight_variance is None:
-            weight_variance = activation.weight_variance
-        if not 0 < weight_variance < math.inf:
+        if weight_variance is not None and not 0 < weight_variance < math.inf:
             raise InputError(f"weight_variance must be positive and finite, got {weight_variance}")
         if not 0 <= skip < 1:
             raise InputError(f"skip must be in [0, 1), got {skip}")
-        self.network = Network(activation, depth, weight_variance, skip)
+        self._weight_variance = weight_variance
+        self.network = self._network(activation, depth, skip)
         self.normalize = normalize
         # Logarithms with box constraints (no transform): L-BFGS-B honours the bounds exactly.
         shape = self.batch_shape
@@ -99,6 +97,16 @@ class NNGPKernel(Kernel):
             _log_output_variance,
             _set_log_output_variance,
         )
+
+    def _network(self, activation: str | DualActivation, depth: int, skip: float) -> Network:
+        activation = dual_activation(activation) if isinstance(activation, str) else activation
+        given = self._weight_variance
+        variance = activation.weight_variance if given is None else given
+        return Network(activation, depth, variance, skip)
+
+    def use_activation(self, name: str) -> None:
+        """Change the network's activation, and its weight variance unless one was given."""
+        self.network = self._network(name, self.network.depth, self.network.skip)
 
     @property
     def input_scale(self) -> Tensor:

@@ -8,7 +8,12 @@ sampler, and a kernel that is not stationary.
 
 Inference: hyper-parameters (input scales, output variance, bias variance, noise, constant mean)
 maximize the marginal likelihood plus log priors within bounds (L-BFGS-B); the posterior over
-functions is then exact. Several outputs are independent.
+functions is then exact. Several outputs are independent. With activation "auto" this is done for a
+ReLU, the papers' own, and for a sine, and the one with the larger maximum is kept (with 500
+observations or more, by the maxima on a random 200 of them): functions are rough or smooth, and the
+evidence mostly tells which; it often takes a jump for a smooth function (README, "How near the
+optimum do they come?"). On the functions of `benchmarks/calibration.py` a third candidate (erf or
+GELU, seven seeds) gained nothing clear.
 
 Prediction: the Gaussian posterior; drawn functions by Matheron's rule, with wide random networks
 for the prior and the exact kernel for the update.
@@ -16,28 +21,43 @@ for the prior and the exact kernel for the update.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+from botorch.exceptions.errors import ModelFittingError
 from botorch.sampling.pathwise import draw_kernel_feature_paths
 from botorch.sampling.pathwise.prior_samplers import TPathwisePriorSampler
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood, Likelihood
 from gpytorch.priors import LogNormalPrior
+from linear_operator.utils.errors import NanError, NotPSDError
+from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, integer, real
+from bo_surrogates.inference.subset_of_data import MANY, on_few_points
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import MAX_DEPTH, NNGPKernel
 from bo_surrogates.kernels.random_network import HIDDEN_WIDTH, RandomNetworkFeatures
-from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
+from bo_surrogates.seeding import derive_seed
+from bo_surrogates.surrogates.base import (
+    SURROGATES,
+    Capabilities,
+    FitDiagnostics,
+    Surrogate,
+    SurrogateEntry,
+)
 from bo_surrogates.surrogates.exact_gp import ExactGPSurrogate
 
 NOISE_VARIANCE_BOUNDS = (1e-4, 10.0)  # of standardized outcomes, as are those of the mean
 MEAN_BOUNDS = (-10.0, 10.0)
 PRIOR_FEATURES = 8 * HIDDEN_WIDTH + 1
+AUTO = "auto"
+CANDIDATES = ("relu", "sin")  # of which "auto" chooses
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,8 @@ class NNGPConfig(Config):
 
     Attributes:
         activation: Decides how smooth functions are: "relu" and "leaky_relu" are piecewise
-            linear, the others analytic; "rbf_sin" makes the kernel stationary.
+            linear, the others analytic; "rbf_sin" makes the kernel stationary. "auto" chooses
+            "relu" or "sin", one for all outputs, by the evidence; a warm start's choice stays.
         depth: Number of hidden layers, 1 to 16; deeper kernels are flatter away from x = x'.
         weight_variance: Prior variance of the weights (times 1 / width); None for the
             activation's default, at which signals neither vanish nor explode with depth.
@@ -59,7 +80,7 @@ class NNGPConfig(Config):
             pays for the sine activations on functions of many periods.
     """
 
-    activation: str = choice("relu", tuple(DUAL_ACTIVATIONS))
+    activation: str = choice(AUTO, (AUTO, *DUAL_ACTIVATIONS))
     depth: int = integer(3, 1, MAX_DEPTH, search=(1, 8))
     weight_variance: float | None = real(
         None, 1e-2, 1e2, log=True, optional=True, search=(0.3, 5.0)
@@ -83,9 +104,12 @@ class NNGP(ExactGPSurrogate):
 
     config_class: ClassVar[type[Config]] = NNGPConfig
     kernel_class: ClassVar[type[NNGPKernel]] = NNGPKernel
+    chosen: Tensor  # with activation "auto": which of `CANDIDATES`
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`."""
+        if self.config.activation == AUTO:  # part of the state: it is learnt
+            self.register_buffer("chosen", torch.tensor(0))
         self.mean_module.register_constraint(
             "raw_constant", Interval(*MEAN_BOUNDS, transform=None).to(self.train_targets)
         )
@@ -104,7 +128,7 @@ class NNGP(ExactGPSurrogate):
         if not isinstance(config, NNGPConfig):
             raise TypeError(f"expected an NNGPConfig, got {config!r}")
         return cls.kernel_class(
-            config.activation,
+            CANDIDATES[0] if config.activation == AUTO else config.activation,
             config.depth,
             d,
             weight_variance=config.weight_variance,
@@ -127,6 +151,60 @@ class NNGP(ExactGPSurrogate):
             noise_constraint=Interval(*NOISE_VARIANCE_BOUNDS, initial_value=prior.mode),
             batch_shape=batch_shape,
         )
+
+    @property
+    def activation(self) -> str:
+        """Of the network; the one that was chosen, with "auto"."""
+        name: str = self.covar_module.network.activation.name
+        return name
+
+    def _use(self, activation: str, parameters: Sequence[Tensor] = ()) -> None:
+        """Take an activation, and values of the parameters if any are given."""
+        self.train()  # what was computed with others is forgotten
+        self.chosen.fill_(CANDIDATES.index(activation))
+        self.covar_module.use_activation(activation)
+        if parameters:
+            with torch.no_grad():
+                for own, value in zip(self.parameters(), parameters, strict=True):
+                    own.copy_(value)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.config.activation == AUTO:
+            self.covar_module.use_activation(CANDIDATES[int(self.chosen)])
+
+    def fit(self, warm_start: Surrogate | None = None) -> Self:
+        """Maximize the marginal likelihood, of each candidate with "auto"; see `Surrogate.fit`."""
+        if self.config.activation != AUTO:
+            return super().fit(warm_start)
+        if isinstance(warm_start, NNGP) and warm_start.activation in CANDIDATES:
+            self._use(warm_start.activation)
+            return super().fit(warm_start)
+        if self.train_targets.shape[-1] >= MANY:
+            few: NNGP = on_few_points(
+                self.train(), torch.Generator().manual_seed(derive_seed(self.seed, "few points"))
+            )
+            return self.fit(few.fit())
+        start = [p.detach().clone() for p in self.parameters()]
+        found: tuple[str, list[Tensor], FitDiagnostics] | None = None
+        best = -math.inf
+        failure: Exception | None = None
+        for activation in CANDIDATES:
+            self._use(activation, start)
+            try:
+                super().fit()
+            except (ModelFittingError, NotPSDError, NanError) as error:
+                failure = error
+                continue
+            value = self.diagnostics.values["log_marginal_likelihood_per_point"]
+            if found is None or value > best:  # the first stays if none is finite
+                parameters = [p.detach().clone() for p in self.parameters()]
+                found, best = (activation, parameters, self.diagnostics), value
+        if found is None:
+            raise ModelFittingError(f"no activation could be fitted; the last: {failure}")
+        activation, parameters, self.diagnostics = found
+        self._use(activation, parameters)
+        return self.eval()
 
     def fit_options(self) -> dict[str, Any]:
         """See `ExactGPSurrogate.fit_options`."""

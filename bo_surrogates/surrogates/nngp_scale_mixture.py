@@ -48,6 +48,7 @@ from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, real
 from bo_surrogates.inference.scale_laws import BurrXII, InverseGamma, LogNormal, ScaleLaw
+from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
 from bo_surrogates.surrogates.infinite_width import NNGP, NNGPConfig
 from bo_surrogates.surrogates.scale_mixture import ScaleMixtureProcess
@@ -69,6 +70,7 @@ class NNGPTConfig(NNGPConfig):
             deviations, or one each.
     """
 
+    activation: str = choice("relu", tuple(DUAL_ACTIVATIONS))
     law: str = choice("inverse-gamma", ("inverse-gamma", "burr", "log-normal"))
     df: float | None = real(None, 2.01, 1e6, log=True, optional=True, search=(2.5, 100.0))
     burr_k: float = real(1.0, 0.7, 10.0, log=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import NNGPKernel
 from bo_surrogates.kernels.random_network import HIDDEN_WIDTH
 from bo_surrogates.surrogates import SURROGATES
+from bo_surrogates.surrogates.base import load_surrogate
 from bo_surrogates.surrogates.infinite_width import NNGP, NNGPConfig
 
 ENTRY = SURROGATES["nngp"]
@@ -138,7 +141,7 @@ def test_warm_start_begins_at_the_previous_models_parameters(
     def record(mll: object, **options: object) -> None:
         seen.append({k: v.clone() for k, v in mll.model.named_parameters()})  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("bo_surrogates.surrogates.gp.fit_gpytorch_mll", record)
+    monkeypatch.setattr("bo_surrogates.surrogates.exact_gp.fit_gpytorch_mll", record)
     build(*data(21), warm_start=fitted)
     assert seen[0].keys() == dict(fitted.named_parameters()).keys()
     for name, value in fitted.named_parameters():
@@ -305,6 +308,39 @@ def test_depth_and_activation_are_what_the_configuration_says() -> None:
         0.7,
         True,
     )
+
+
+def test_auto_keeps_the_activation_with_the_larger_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.linspace(0, 1, 14, dtype=torch.float64).unsqueeze(-1)
+    smooth, kinked = torch.sin(7 * x), (x - 0.4).clamp_min(0)
+    for Y, expected in ((smooth, "sin"), (kinked, "relu")):
+        options: dict[str, Any] = {"bounds": None, "config": {"depth": 1}}
+        model = build(x, Y, **options)
+        value = model.diagnostics.values["log_marginal_likelihood_per_point"]
+        alone = {
+            name: build(x, Y, bounds=None, config={"depth": 1, "activation": name})
+            for name in ("relu", "sin")
+        }
+        values = {
+            name: one.diagnostics.values["log_marginal_likelihood_per_point"]
+            for name, one in alone.items()
+        }
+        assert model.activation == expected == max(values, key=lambda name: values[name])
+        assert value == values[expected]
+        X = torch.rand(5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        torch.testing.assert_close(model.posterior(X).mean, alone[expected].posterior(X).mean)
+        model.save(tmp_path / "model")
+        loaded = load_surrogate(tmp_path / "model")
+        assert isinstance(loaded, NNGP)
+        assert loaded.activation == expected
+        torch.testing.assert_close(loaded.posterior(X).mean, model.posterior(X).mean)
+        assert build(x, Y, warm_start=model, **options).activation == expected
+    # Of many points, a few choose.
+    monkeypatch.setattr("bo_surrogates.surrogates.infinite_width.MANY", 14)
+    monkeypatch.setattr("bo_surrogates.inference.subset_of_data.FEW", 10)
+    assert build(x, smooth, **options).activation == "sin"
 
 
 def test_mistakes_in_the_configuration_are_refused_by_name() -> None:
