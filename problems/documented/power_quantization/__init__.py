@@ -7,18 +7,17 @@
 * `quantizer`: of activations;
 * `search`: PowerQuant's exponent, without data;
 * `rounding`: NUPES' free codes, AdaRound's up or down;
-* `layers`, `calibration`: quantized layers, and how a trained network comes to have them;
+* `configuration`, `layers`, `learning`, `calibration`: quantized layers, and how a trained network
+  comes to have them;
 * `tables`: inference on integer codes.
 """
 
 from problems.documented.power_quantization.calibration import (
-    GRIDS,
-    METHODS,
     Calibration,
-    CalibrationConfig,
     quantize,
     quantized_like,
 )
+from problems.documented.power_quantization.configuration import GRIDS, METHODS, CalibrationConfig
 from problems.documented.power_quantization.grid import GRANULARITIES, decode, encode, levels
 from problems.documented.power_quantization.layers import (
     PowerConv2d,

@@ -4,7 +4,7 @@
 
 A layer's inputs come from the layers before it, already quantized; its outputs should be those of
 the network in full precision. What the rounding is while it is learnt does not count: every
-`STEPS` steps the codes are rounded and the best so far kept, the codes nearest to the weights among
+20 steps the codes are rounded and the best so far kept, the codes nearest to the weights among
 them, so that learning never does worse than they do (on these inputs).
 """
 
@@ -13,70 +13,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from bo_surrogates.config import Config, choice, flag, integer, real
 from bo_surrogates.errors import InputError, RunError
 from problems.documented.cost import UNQUANTIZED_BITS
-from problems.documented.power_quantization.grid import EXPONENTS, GRANULARITIES, real_codes
+from problems.documented.power_quantization.configuration import CalibrationConfig
+from problems.documented.power_quantization.grid import EXPONENTS
 from problems.documented.power_quantization.layers import PowerLayer, power_layer
-from problems.documented.power_quantization.observation import (
-    Moments,
-    layers_in_order,
-    moments,
-    observed,
-)
-from problems.documented.power_quantization.rounding import AdaptiveRounding, FreeCodes, Rounding
+from problems.documented.power_quantization.learning import LayerLearning
+from problems.documented.power_quantization.observation import layers_in_order, observed
 from problems.documented.power_quantization.search import search_exponent
 from problems.documented.training import Epoch, State, joined, run
 
-METHODS = ("rtn", "adaround", "nupes-u", "nupes-u+a")
-GRIDS = ("uniform", "net", "layers")
-STEPS = 20  # of one layer, between two looks at the rounded codes
-
 Bits = int | Sequence[int]
-
-
-@dataclass(frozen=True)
-class CalibrationConfig(Config):
-    """How a network is quantized.
-
-    Attributes:
-        method: "rtn", to the nearest code; "adaround"; "nupes-u", free codes; "nupes-u+a", and the
-            exponent of each layer is learnt too.
-        grid: Exponents, or where they start: "uniform", 1; "net", PowerQuant's search for one of
-            the network; "layers", for one of each layer.
-        norm: p of that search.
-        granularity: Of the weights' bounds: "tensor", "channel", or groups of 16 or 32 inputs.
-        clip_ratio: The weights' bounds as shares of the largest weights.
-        input_clip_ratio: Likewise of the inputs'.
-        epochs: A layer learns for `STEPS` (20) times as many steps.
-        lr_codes: Adam's step size of NUPES' codes, in codes.
-        lr_exponent: Of its exponents.
-        first_sharpness: Of its soft rounding, kappa, at the first step.
-        last_sharpness: At the last.
-        lr_rounding: Adam's step size of AdaRound's variables.
-        rounding_penalty: Weight of AdaRound's penalty.
-        bias_correction: Whether biases are set so that the mean outputs are right.
-    """
-
-    method: str = choice("nupes-u+a", METHODS)
-    grid: str = choice("net", GRIDS)
-    norm: float = real(2.0, 1.0, 4.0)
-    granularity: str = choice("channel", GRANULARITIES)
-    clip_ratio: float = real(1.0, 0.1, 1.0, search=(0.4, 1.0))
-    input_clip_ratio: float = real(1.0, 0.1, 1.0, search=(0.4, 1.0))
-    epochs: int = integer(30, 1, 10_000, log=True, search=(5, 100))
-    lr_codes: float = real(5e-2, 1e-6, 1.0, log=True, search=(1e-3, 2e-1))
-    lr_exponent: float = real(5e-3, 1e-6, 1.0, log=True, search=(1e-4, 5e-2))
-    first_sharpness: float = real(1.5, 1e-2, 100.0, log=True, search=(0.5, 4.0))
-    last_sharpness: float = real(20.0, 1e-2, 100.0, log=True, search=(5.0, 50.0))
-    lr_rounding: float = real(5e-2, 1e-6, 1.0, log=True, search=(5e-3, 2e-1))
-    rounding_penalty: float = real(1.0, 0.0, 1000.0, log=True, search=(1e-2, 10.0))
-    bias_correction: bool = flag(False)
 
 
 def quantized_like(
@@ -178,7 +128,7 @@ class Calibration:
         self.start = {name: float(self.layers[name].exponent) for name in self.names}
         for name in self.names:
             self._look_at(name)
-        self._current: _Learning | None = None
+        self._current: LayerLearning | None = None
 
     def _weight(self, name: str) -> Tensor:
         weight: Tensor = self.original.get_parameter(f"{name}.weight")
@@ -223,7 +173,7 @@ class Calibration:
             quantizer.observe(inputs)
         return inputs
 
-    def _learning(self, number: int) -> _Learning:
+    def _learning(self, number: int) -> LayerLearning:
         name = self.names[number]
         layer = self.layers[name]
         inputs = self._look_at(name)
@@ -233,7 +183,7 @@ class Calibration:
             shape = (-1, 1, 1) if outputs.ndim == 4 else (-1,)
             outputs = outputs - original.bias.reshape(shape)
         weight = self._weight(name)
-        return _Learning(layer, weight, self.start[name], inputs, outputs, self.config)
+        return LayerLearning(layer, weight, self.start[name], inputs, outputs, self.config)
 
     def run_epoch(self) -> Epoch:
         """See `Trainer.run_epoch`; the loss is the mean, over the layers learnt in this epoch, of
@@ -278,127 +228,6 @@ class Calibration:
         if part > 0:
             self._current = self._learning(number)
             self._current.load(state.part("learning").tensors)
-
-
-class _Learning:
-    """One layer and its variables while it is learnt."""
-
-    def __init__(
-        self,
-        layer: PowerLayer,
-        weight: Tensor,
-        exponent: float,
-        inputs: Tensor,
-        outputs: Tensor,
-        config: CalibrationConfig,
-    ) -> None:
-        self.layer, self.inputs, self.outputs = layer, inputs, outputs
-        bound, largest = layer.spread_bound().double(), layer.largest
-        start = real_codes(weight.detach().flatten(1).double(), bound, exponent, largest)
-        self.rounding: Rounding
-        if config.method == "adaround":
-            weight_of_penalty = config.rounding_penalty
-            self.rounding = AdaptiveRounding(
-                start, exponent, bound, largest, weight=weight_of_penalty
-            )
-            groups = [{"params": [self.rounding.v], "lr": config.lr_rounding}]
-        else:
-            self.rounding = FreeCodes(
-                start,
-                exponent,
-                bound,
-                largest,
-                first_sharpness=config.first_sharpness,
-                last_sharpness=config.last_sharpness,
-                exponents=EXPONENTS,
-            )
-            groups = [{"params": [self.rounding.u], "lr": config.lr_codes}]
-            if config.method == "nupes-u+a":
-                groups.append({"params": [self.rounding.a], "lr": config.lr_exponent})
-        self.optimizer = torch.optim.Adam(groups)
-        self.moments, self._moments_at = self._moments(exponent), exponent
-        self.best = float(self.moments.error(layer.rows().double()))
-
-    def _moments(self, exponent: float) -> Moments:
-        """With inputs quantized at this exponent: the layer's own is that of its best codes."""
-        quantizer = self.layer.inputs
-        if quantizer is None:
-            return moments(self.layer, self.inputs, self.outputs)
-        kept = quantizer.exponent.clone()
-        quantizer.exponent.fill_(exponent)
-        found = moments(self.layer, self.inputs, self.outputs)
-        quantizer.exponent.copy_(kept)
-        return found
-
-    @property
-    def relative_error(self) -> float:
-        """Of the best codes so far."""
-        return self.best / self.moments.power if self.moments.power > 0 else self.best
-
-    def learn(self, progress: float, share: float) -> None:
-        """`STEPS` steps, then a look at the rounded codes.
-
-        Args:
-            progress: Share of the layer's steps that are done.
-            share: Of these steps in them.
-        """
-        for step in range(STEPS):
-            now = progress + share * step / STEPS
-            loss = self.moments.error(self.rounding.weights(now))
-            penalty = self.rounding.penalty(now)
-            self.optimizer.zero_grad()
-            (loss if penalty is None else loss + penalty).backward()
-            self.optimizer.step()
-            self.rounding.project()
-        codes, exponent = self.rounding.hard()
-        if self.layer.inputs is not None and self._moments_at != exponent:
-            self.moments, self._moments_at = self._moments(exponent), exponent
-        kept = self.layer.codes.clone(), float(self.layer.exponent)
-        with torch.no_grad():
-            self.layer.codes.copy_(codes)
-            self.layer.set_exponent(exponent)
-            error = float(self.moments.error(self.layer.rows().double()))
-            if error < self.best or math.isnan(error):  # the caller refuses what is not a number
-                self.best = error
-            else:
-                self.layer.codes.copy_(kept[0])
-                self.layer.set_exponent(kept[1])
-
-    @torch.no_grad()
-    def correct_bias(self) -> None:
-        """Give the outputs the mean that they should have."""
-        if self.layer.bias is None:
-            return
-        found = self._moments(float(self.layer.exponent))
-        means = self.layer.rows().double().reshape(found.cross.shape) @ found.mean_input[..., None]
-        shift = found.mean_output - means[..., 0]
-        self.layer.bias.add_(shift.flatten().to(self.layer.bias.dtype))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that the steps to come depend on."""
-        found = dict(self.rounding.variables())
-        found["best"] = torch.tensor(self.best, dtype=torch.float64)
-        for number, quantities in self.optimizer.state_dict()["state"].items():
-            for name, value in quantities.items():
-                found[f"adam.{number}.{name}"] = torch.as_tensor(value)
-        return found
-
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from what `tensors` gave."""
-        for name, variable in self.rounding.variables().items():
-            variable.copy_(tensors[name])
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "adam":
-                number, _, quantity = rest.partition(".")
-                adam.setdefault(int(number), {})[quantity] = value.clone()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": adam, "param_groups": groups})
-        self.best = float(tensors["best"])
-        self._moments_at = self.rounding.hard()[1]
-        self.moments = self._moments(self._moments_at)
 
 
 def quantize(
