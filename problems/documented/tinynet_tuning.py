@@ -7,8 +7,8 @@ the published default is the tiny formula at the budget.
 
 With `solve_width` the width is not a parameter but the largest that the budget allows, as counted:
 two parameters are left, and every point is worth comparing. Without a budget the share of MACs is a
-parameter in the width's place, and resolution and depth come out as functions of cost; where no
-width is narrow enough, the narrowest is taken.
+parameter in the width's place, and resolution and depth come out as functions of cost. Where no
+width is narrow enough, the narrowest is taken, which the metric "log_macs" tells.
 
 By default the images are generated, noisy stripes of two periods (`gratings`), since on digits
 resolution decides little. Multipliers found on photographs do not carry over to them.
@@ -174,11 +174,7 @@ class TinyNetTuning(TuningProblem):
         )
 
     def scaling(self, values: Values) -> Scaling:
-        """The multipliers at a point.
-
-        Raises:
-            InputError: The width is to be solved, and no width is within the budget.
-        """
+        """The multipliers at a point."""
         architecture = self.architecture(values)
         resolution = int(values["pixels"]) / architecture.side
         depth = float(values["depth"])
@@ -194,14 +190,8 @@ class TinyNetTuning(TuningProblem):
             depth=depth,
             widths=SOLVED_WIDTHS,
         )
-        if width is None and "ratio" in values:
-            width = SOLVED_WIDTHS[0]  # what it really costs is among the objectives
-        if width is None:
-            raise InputError(
-                f"pixels = {values['pixels']} and depth = {depth:g} leave no width within "
-                f"{budget:.6g} MACs; lower one of them, or raise the budget"
-            )
-        return Scaling(resolution, depth, width)
+        # Where none is narrow enough, the narrowest is measured, and is out of budget.
+        return Scaling(resolution, depth, SOLVED_WIDTHS[0] if width is None else width)
 
     def network(self, values: Values) -> ScaledNet:
         """The untrained network at a point; weights from torch's global generator."""
