@@ -45,7 +45,7 @@ def test_a_configuration_is_trained_again_into_another_folder(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "name what to tune: one of pokebnn"),
+        ([], "name what to tune: one of bibench, biper, "),
         (["pokebn"], "did you mean 'pokebnn'"),
         (["pokebnn", "epochs=3"], "unexpected argument 'epochs=3'"),
         (["pokebnn", "--objectives", "eror"], "unknown objective 'eror'"),

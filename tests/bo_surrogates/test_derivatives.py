@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import bo_surrogates
-from bo_surrogates.inference.linear_regression import Gram
+from bo_surrogates.inference.linear_regression import Gram, _Product, products_with
 from bo_surrogates.inference.marginal_likelihood import QuadraticFormAndLogDeterminant
 from bo_surrogates.inference.native.library import library
 from bo_surrogates.kernels.arc_cosine import ArcCosinePair, _ArcCosine0, _ArcCosine1
@@ -94,6 +94,7 @@ CASES: dict[str, tuple[type, Callable[[], Case]]] = {
     "tangent in blocks": (_Blocks, blocks("tangent")),
     "both in blocks": (_Blocks, blocks("both")),
     "quadratic form": (QuadraticFormAndLogDeterminant, quadratic_form),
+    "product": (_Product, lambda: (products_with(normal(4, 3)), (leaf(normal(5, 4, seed=1)),))),
     "gram": (Gram, lambda: (Gram.apply, (leaf(normal(4, 3)),))),
     "network values": (_Values, values),
     "network posterior": (_NegativeSum, negative_sum),

@@ -12,7 +12,7 @@ from botorch.optim.utils.model_utils import get_parameters_and_bounds
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
 
 from bo_surrogates.inference.log_domain import LogGreaterThan, optimize_log_noise
-from bo_surrogates.surrogates import SURROGATES, gp
+from bo_surrogates.surrogates import SURROGATES, exact_gp
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(25, 2, generator=GENERATOR, dtype=torch.float64)
@@ -36,7 +36,7 @@ def test_both_parametrizations_end_at_the_same_maximum(
 ) -> None:
     Y = NOISY if outcomes == "noisy" else SMOOTH
     ours = SURROGATES[name].build(X, Y, config=config, seed=0)
-    monkeypatch.setattr(gp, "optimize_log_noise", lambda likelihood: None)
+    monkeypatch.setattr(exact_gp, "optimize_log_noise", lambda likelihood: None)
     plain = SURROGATES[name].build(X, Y, config=config, seed=0)
     raw = "likelihood.noise_covar.raw_noise"
     assert ours.get_parameter(raw).item() == pytest.approx(ours.likelihood.noise.log().item())
