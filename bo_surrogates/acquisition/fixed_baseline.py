@@ -103,7 +103,11 @@ class _BesideFixedBaseline:
                 one = X.detach().reshape(-1, *X.shape[-2:])[:1]
                 joint = torch.cat([match_batch_shape(self.X_baseline, one), one], dim=-2)
                 posterior = self.model.posterior(joint)
-                self._set_sampler(q_in=X.shape[-2], posterior=posterior)  # type: ignore[attr-defined]
+                if self.base_sampler is None:  # no baseline: no point may dominate the reference
+                    self.sampler(posterior)  # makes the base samples
+                    self.q_in = X.shape[-2]
+                else:
+                    self._set_sampler(q_in=X.shape[-2], posterior=posterior)  # type: ignore[attr-defined]
         pairs = zip(self._fixed, self._normals(), strict=True)
         return torch.stack([f.samples(X, normal) for f, normal in pairs], dim=-1).to(X)
 

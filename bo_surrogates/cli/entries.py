@@ -136,8 +136,8 @@ def show(
     """Show all there is to know about a problem or a surrogate, and draw the problem.
 
     A problem of one input is drawn as a curve, of two as a map, any other by slices through its
-    best known point. One that takes longer than seconds an evaluation is drawn only if --output is
-    given.
+    best known point. One that takes a second or more an evaluation is drawn only if --output is
+    given: a picture is tens of evaluations.
     """
     if what is Shown.surrogate:
         if option or output:
@@ -150,7 +150,7 @@ def show(
     entry = PROBLEMS[name]
     problem = entry.make(**parse_options(option or [], entry.options))
     print(card(entry, problem))
-    if picture and (output is not None or entry.cost in ("< 1 s", "seconds")):
+    if picture and (output is not None or entry.cost == "< 1 s"):
         print(f"\nwrote {_draw(entry, problem, output or Path(f'{name}.png'))}")
 
 
