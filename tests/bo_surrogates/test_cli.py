@@ -20,6 +20,7 @@ from bo_surrogates.cli import app
 from bo_surrogates.cli.asking import parse_results
 from bo_surrogates.cli.display import make_display
 from bo_surrogates.errors import InputError
+from problems import PROBLEMS
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds that something certain to happen is waited for
@@ -618,6 +619,15 @@ def test_show_problem_prints_the_card_and_draws_it(tmp_path, monkeypatch):
     quiet = CliRunner().invoke(app, ["show", "problem", "branin", "--no-picture"])
     assert "wrote" not in quiet.output
     assert not (tmp_path / "branin.png").exists()
+
+
+def test_show_draws_a_problem_of_seconds_an_evaluation_only_on_request(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert PROBLEMS["wide_deep"].cost == "seconds"
+    quiet = CliRunner().invoke(app, ["show", "problem", "wide_deep"])
+    assert quiet.exit_code == 0, quiet.output
+    assert "wrote" not in quiet.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_show_surrogate_prints_its_configuration():

@@ -163,27 +163,22 @@ def weighted(Y: torch.Tensor, X: torch.Tensor | None = None) -> torch.Tensor:
     return torch.stack([Y[..., 0], -Y[..., 1]], dim=-1)
 
 
-def hypervolume(kind, model, seed: int = 1, **options):
+HYPERVOLUMES = (
+    FixedBaselineLogNoisyExpectedHypervolumeImprovement,
+    qLogNoisyExpectedHypervolumeImprovement,
+)
+
+
+def hypervolume(kind, model, seed: int = 1, baseline=BASELINE, reference=(36.0, -20.0), **options):
     return kind(
-        model, torch.tensor([36.0, -20.0], dtype=torch.float64), BASELINE,
-        sampler=make_sampler(model, BASELINE, 32, seed),
-        objective=GenericMCMultiOutputObjective(weighted), prune_baseline=False, **options,
+        model, torch.tensor(reference, dtype=torch.float64), baseline,
+        sampler=make_sampler(model, baseline, 32, seed),
+        objective=GenericMCMultiOutputObjective(weighted),
+        **{"prune_baseline": False} | options,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("constrained", [False, True])
-@pytest.mark.parametrize("name", ["gp", "nngp"])
-def test_values_and_gradients_of_hypervolumes_are_those_of_botorch(name, constrained) -> None:
-    model = listed(name, 3 if constrained else 2)
-    constraints = [lambda Y: Y[..., 2] - 0.5] if constrained else None
-    ours, theirs = (
-        hypervolume(kind, model, constraints=constraints)
-        for kind in (
-            FixedBaselineLogNoisyExpectedHypervolumeImprovement,
-            qLogNoisyExpectedHypervolumeImprovement,
-        )
-    )
-    assert theirs._cache_root
+def assert_equal_values_and_gradients(ours, theirs) -> None:
     for pending in (None, inputs(1, 4), inputs(3, 4)):  # as when a batch is chosen
         for q in (1, 2):
             X = inputs(q, 5, 3).requires_grad_()
@@ -195,15 +190,35 @@ def test_values_and_gradients_of_hypervolumes_are_those_of_botorch(name, constra
             torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("name", ["gp", "nngp"])
+def test_values_and_gradients_of_hypervolumes_are_those_of_botorch(name, constrained) -> None:
+    model = listed(name, 3 if constrained else 2)
+    constraints = [lambda Y: Y[..., 2] - 0.5] if constrained else None
+    ours, theirs = (hypervolume(kind, model, constraints=constraints) for kind in HYPERVOLUMES)
+    assert theirs._cache_root
+    assert_equal_values_and_gradients(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["gp", "nngp"])
+def test_a_hypervolume_is_that_of_botorch_where_no_point_is_beyond_the_reference(name) -> None:
+    """Pruning leaves no baseline: the improvement is that over the reference point alone."""
+    model = listed(name)
+    ours, theirs = (
+        hypervolume(kind, model, baseline=TRAIN[:3], reference=(41.0, -5.0), prune_baseline=True)
+        for kind in HYPERVOLUMES
+    )
+    assert len(ours.X_baseline) == len(theirs.X_baseline) == 0
+    assert ours(inputs(1, 8, 4)).max() > -3.0  # of the order of the outcomes' scale
+    assert_equal_values_and_gradients(ours, theirs)
+
+
 def test_a_hypervolume_is_that_of_botorch_in_the_mean_where_each_outcome_has_base_samples() -> None:
     """Models in weight space are sampled one by one: BoTorch pairs their base samples otherwise."""
     model, X = listed("rff"), inputs(1, 8, 4)
     means = [
         torch.stack([hypervolume(kind, model, seed)(X).detach().exp() for seed in range(24)])
-        for kind in (
-            FixedBaselineLogNoisyExpectedHypervolumeImprovement,
-            qLogNoisyExpectedHypervolumeImprovement,
-        )
+        for kind in HYPERVOLUMES
     ]
     ours, theirs = (m.mean(dim=0) for m in means)
     error = sum(m.var(dim=0) / 24 for m in means).sqrt()
