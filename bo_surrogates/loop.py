@@ -49,6 +49,7 @@ from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Float, Int, Parameter, Space
 from bo_surrogates.surrogates import SURROGATES
 
+RANDOM = "random"  # in a surrogate's place: quasi-random points, which any surrogate should beat
 NUMERICAL_FAILURES = (FitError, NotPSDError, NanError, torch.linalg.LinAlgError)
 
 
@@ -389,7 +390,8 @@ def run(
 
     Args:
         problem: BoTorch's, or one of the registry's.
-        surrogate: A registered name.
+        surrogate: A registered name, or "random" for none: the quasi-random sequence of the
+            initial design goes on.
         config: The surrogate's configuration.
         acquisition: Which acquisition function, and its optimizer's budget.
         iterations: Batches after the initial design, >= 0.
@@ -421,14 +423,16 @@ def run(
         number = len(done)
         proposal, failure = None, None
         begin = time.perf_counter()
-        if number == 0:
-            n = initial if initial is not None else 2 * (space.dim + 1)
-            nothing = torch.empty(0, space.dim, dtype=torch.float64)
-            X = initial_design(space, n, derive_seed(seed, "sobol"), nothing, fidelity)
-            seconds = {}
-        else:
-            so_far = Run(objectives, tuple(done))
-            try:
+        try:
+            if number == 0 or surrogate == RANDOM:
+                first = initial if initial is not None else 2 * (space.dim + 1)
+                nothing = torch.empty(0, space.dim, dtype=torch.float64)
+                tried = torch.cat([nothing, *(i.X for i in done)])
+                n = q if done else first
+                X = initial_design(space, n, derive_seed(seed, "sobol"), tried, fidelity)
+                seconds = {"acquisition": time.perf_counter() - begin} if done else {}
+            else:
+                so_far = Run(objectives, tuple(done))
                 try:
                     proposal = propose(
                         space, so_far.X, so_far.Y, objectives=objectives,
@@ -444,8 +448,8 @@ def run(
                     anew = derive_seed(seed, "random", number)
                     X = initial_design(space, q, anew, so_far.X, fidelity)
                     seconds = {"fit": time.perf_counter() - begin}
-            except SpaceExhausted:
-                break  # every point has been measured: there is nothing left to do
+        except SpaceExhausted:
+            break  # every point has been measured: there is nothing left to do
         begin = time.perf_counter()
         Y = described.observe(X, derive_seed(seed, "noise", number)).to(X)
         seconds["evaluation"] = time.perf_counter() - begin

@@ -21,7 +21,7 @@ from torch import Tensor
 from bo_surrogates.acquisition.goals import outcome_scales
 from bo_surrogates.analysis.predictive_scores import PointScores, score_points
 from bo_surrogates.errors import FitWarning, RunError
-from bo_surrogates.loop import NUMERICAL_FAILURES, Iteration, Proposal, Run, fit, run
+from bo_surrogates.loop import NUMERICAL_FAILURES, RANDOM, Iteration, Proposal, Run, fit, run
 from bo_surrogates.seeding import derive_seed
 from problems.base import Problem
 from studies.cell_file import CellRecord, CellWriter, read_cell
@@ -189,7 +189,7 @@ class _Notes:
         done = len(result.iterations) - 1
         start = time.perf_counter()
         inferred, failed = None, None
-        if self.course.can_infer:
+        if self.course.can_infer and self.cell.surrogate.surrogate != RANDOM:
             try:
                 # The seed with which the loop would fit the model of the next iteration.
                 seed = derive_seed(derive_seed(self.cell.seed, done + 1), "fit")

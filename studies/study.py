@@ -19,6 +19,7 @@ from typing import Any, Self
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.config import Config
 from bo_surrogates.errors import InputError, did_you_mean
+from bo_surrogates.loop import RANDOM
 from bo_surrogates.space import Space
 from bo_surrogates.surrogates import SURROGATES
 from bo_surrogates.toml_file import at
@@ -32,7 +33,8 @@ class SurrogateArm:
 
     Attributes:
         label: What it is called in the study, so that one surrogate may take part twice.
-        surrogate: Its registered name.
+        surrogate: Its registered name, or "random": none, the quasi-random sequence of the initial
+            design goes on.
         config: Its configuration, as plain data.
     """
 
@@ -51,6 +53,10 @@ class SurrogateArm:
         Raises:
             InputError: An unknown name (the nearest is suggested), or a bad configuration.
         """
+        if self.surrogate == RANDOM:
+            if self.config:
+                raise InputError(f"random has no options, got {', '.join(map(repr, self.config))}")
+            return self
         config = SURROGATES[self.surrogate].configure(self.config)
         return replace(self, config=config.to_dict())
 
@@ -279,6 +285,8 @@ class Study:
 
     def _check_fit(self, arm: SurrogateArm, space: Space, evaluations: int) -> None:
         """Refuse a surrogate that cannot take a problem, or is not practical for it."""
+        if arm.surrogate == RANDOM:
+            return
         entry = SURROGATES[arm.surrogate]
         entry.check_categorical([space.varied[i].name for i in space.categorical_inds])
         if self.beyond_practical:

@@ -68,6 +68,16 @@ def register(registry: Registry[ProblemEntry]) -> None:
     )
     registry.register(
         ProblemEntry(
+            name="fbnet_table",
+            target="problems.documented.fbnet_table:FBNetTable",
+            summary="the 400 architectures trained beforehand, looked up: optimum and front known",
+            source="Wu et al. 2019, FBNet, CVPR, arXiv 1812.03443; trained by this project",
+            cost="< 1 s",
+            tags=("documented", "compression", "mixed", "multi-objective"),
+        )
+    )
+    registry.register(
+        ProblemEntry(
             name="fbnet_search",
             target="problems.documented.fbnet_tuning:FBNetSearchTuning",
             summary="architecture search by gradients, then training: error against latency",

@@ -2,14 +2,15 @@
 
 The points of `fbnet_architecture` at five epochs and else its default options, so that an
 evaluation takes no time and what can be reached is known: every optimum and every hypervolume is
-that of the whole table. The table is a file made by
+that of the whole table. The table that comes along holds a training of each architecture and is
+made by
 
-    python -m benchmarks.fbnet_table --output architectures.csv [--seeds 1]
-    problem = FBNetTable(FBNetTableConfig(file="architectures.csv"))
+    python -m benchmarks.fbnet_table --output problems/documented/fbnet/architectures.csv
 
-Where it holds several seeds, `problem(X)` observes one of them and `problem(X, noise=False)` is
-their mean. With one seed the table has its luck: differences of a few wrong images (of 359) would
-come out otherwise with another.
+Where a table (`file`) holds several seeds, `problem(X)` observes one of them and
+`problem(X, noise=False)` is their mean. With one seed the table has its luck: differences of a few
+wrong images (of 359) would come out otherwise with another. Whether a search finds the best of the
+table can be told exactly; whether that is the best architecture cannot.
 
 Source: the space and the training are this project's, after Wu et al. 2019, FBNet, CVPR, arXiv
 1812.03443; the images are the digits of scikit-learn.
@@ -42,6 +43,7 @@ METRICS = {
     "table_latency": Objective("table_latency", reference=63.0),
 }
 PARTS = ("validation", "test")
+OWN = Path(__file__).parent / "fbnet" / "architectures.csv"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class FBNetTableConfig(Config):
     """Options of `fbnet_table`.
 
     Attributes:
-        file: The table.
+        file: The table; the one that comes along if empty.
         objectives: What is minimized: "error", "table_latency" or both.
         table_latency_budget: Where given, what the latency must not exceed.
         part: Of the data, on which the error is measured: "validation" or "test".
@@ -139,10 +141,9 @@ def _table(file: str, part: str) -> dict[str, Tensor]:
     """By metric, one value for every block of every layer, and every training (last)."""
     candidates = [layer.candidates for layer in small_space().layers]
     made_by = "python -m benchmarks.fbnet_table makes it"
-    if not file:
-        raise InputError(f"say which file holds the table, e.g. file=architectures.csv; {made_by}")
+    path = Path(file).expanduser() if file else OWN
     try:
-        with Path(file).expanduser().open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
         seeds = sorted({int(row["seed"]) for row in rows})
         shape = (*map(len, candidates), len(seeds))
@@ -153,13 +154,13 @@ def _table(file: str, part: str) -> dict[str, Tensor]:
             found["error"][place] = float(row[f"{part}_error"])
             found["table_latency"][place] = float(row["table_latency"])
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}; {made_by}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {made_by}") from error
     except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{file} is no table of architectures ({error!r}); {made_by}") from error
+        raise InputError(f"{path} is no table of architectures ({error!r}); {made_by}") from error
     missing = int(found["error"].isnan().sum())
     if missing or not seeds:
         raise InputError(
-            f"{file} lacks {missing or 'all'} trainings of 400 a seed; {made_by}, and goes "
+            f"{path} lacks {missing or 'all'} trainings of 400 a seed; {made_by}, and goes "
             "on where it was stopped"
         )
     return found

@@ -30,7 +30,8 @@ HEADINGS = {
     "normalized_regret": "normalized regret", "coverage_50": "in 50 % intervals",
     "coverage_90": "in 90 % intervals", "nlpd": "NLPD", "crps": "CRPS",
     "seconds_an_iteration": "s an iteration", "fit_seconds": "s of fit",
-    "acquisition_seconds": "s of acquisition", "peak_memory_mb": "peak MB",
+    "acquisition_seconds": "s of acquisition", "cpu_seconds": "CPU s an iteration",
+    "peak_memory_mb": "peak MB",
     "failed_fits": "failed fits", "failed_runs": "failed runs",
 }  # fmt: skip
 

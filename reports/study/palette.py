@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from reports.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from bo_surrogates.loop import RANDOM
+from reports.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 SOLID, DASHED, DOTTED, DASHDOT = (
     "-",
@@ -70,6 +71,8 @@ class Look:
 def looks(surrogates: Mapping[str, str]) -> dict[str, Look]:
     """A look for each surrogate of a study, whatever their order.
 
+    Random search is grey and dotted.
+
     Args:
         surrogates: Label in the study to registered name.
 
@@ -79,15 +82,17 @@ def looks(surrogates: Mapping[str, str]) -> dict[str, Look]:
         take a colour that is free, or else a free pair of colour and line.
     """
     taken: dict[str, tuple[str, Any]] = {}
-    for label in sorted(surrogates, key=lambda s: (s != surrogates[s], s)):
+    searches = [label for label, name in surrogates.items() if name == RANDOM]
+    for label in sorted(set(surrogates) - set(searches), key=lambda s: (s != surrogates[s], s)):
         own = _OWN.get(surrogates[label])
         if own is None or own in taken.values():
             own = _free(label, list(taken.values()))
         taken[label] = own
-    return {
-        label: Look(*taken[label], _MARKERS[taken[label][1]][COLOURS.index(taken[label][0])])
-        for label in surrogates
+    found = {
+        label: Look(*own, _MARKERS[own[1]][COLOURS.index(own[0])]) for label, own in taken.items()
     }
+    found |= {label: Look(GREY, DOTTED, "x") for label in searches}  # no surrogate's colour
+    return {label: found[label] for label in surrogates}
 
 
 def _free(label: str, taken: list[tuple[str, Any]]) -> tuple[str, Any]:

@@ -52,7 +52,10 @@ def summary(analysis: Analysis) -> pd.DataFrame:
         table[f"coverage_{100 * float(str(level)):g}"] = levels[level]
     table = table.join(analysis.scores.set_index("surrogate"))
     cost = analysis.cost.set_index("surrogate")
-    names = ["seconds", "fit_seconds", "acquisition_seconds", "overhead", "peak_memory_mb"]
+    names = [
+        "seconds", "fit_seconds", "acquisition_seconds", "cpu_seconds", "overhead",
+        "peak_memory_mb",
+    ]  # fmt: skip
     table = table.join(cost[names].rename(columns={"seconds": "seconds_an_iteration"}))
     steps = analysis.results.iterations
     table["failed_fits"] = steps.groupby("surrogate")["failed"].count()

@@ -13,8 +13,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from bo_surrogates.design import sobol_design
 from bo_surrogates.errors import FitError, InputError, RunError
+from bo_surrogates.seeding import derive_seed
 from problems.synthetic.branin import Branin
+from studies.cell_file import read_cell
 from studies.results import load
 from studies.run_folder import RunFolder
 from studies.runner import run_study
@@ -212,3 +215,17 @@ def test_the_global_generators_of_the_caller_are_not_touched(tmp_path):
     torch.manual_seed(0)
     run_study(small(seeds=1, iterations=1), tmp_path / "run", only=lambda c: str(c)[0] == "b")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_random_search_takes_part_as_the_design_that_goes_on(tmp_path):
+    study = small(problems=["branin"], surrogates=["random"], seeds=1, iterations=2)
+    results = run_study(study, tmp_path / "run")
+    (cell,) = study.resolve().cells
+    record = read_cell(tmp_path / "run" / "cells" / f"{cell.name}.jsonl", cell)
+    X = torch.tensor([x for i in record.iterations for x in i["X"]], dtype=torch.float64)
+    problem = cell.problem.make()
+    torch.testing.assert_close(X, sobol_design(problem.space, len(X), derive_seed(0, "sobol")))
+    assert results.cells["state"].tolist() == ["done"]
+    assert results.iterations["nlpd"].isna().all()  # nothing was predicted
+    with pytest.raises(InputError, match="random has no options, got 'features'"):
+        small(surrogates=[SurrogateArm("r", "random", {"features": 3})]).resolve()

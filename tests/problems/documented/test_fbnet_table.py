@@ -84,7 +84,6 @@ def test_the_largest_hypervolume_is_that_of_all_points(rows, file):
 
 def test_tables_that_are_none_are_refused(rows, file, tmp_path):
     for config, message in (
-        ({}, "say which file holds the table"),
         ({"file": str(tmp_path / "none.csv")}, "cannot be read"),
         ({"file": write(rows[:390], tmp_path / "part.csv")}, "lacks 10 trainings"),
         ({"file": write([], tmp_path / "empty.csv")}, "lacks all trainings"),
@@ -103,3 +102,14 @@ def test_a_row_is_what_the_tuned_problem_gives_without_noise():
     x = problem.space.encode(dict(zip(problem.space.names, architecture, strict=True)))
     expected = problem(x.unsqueeze(0).to(problem.bounds), noise=False)[0].tolist()
     assert [row["validation_error"], row["table_latency"]] == pytest.approx(expected)
+
+
+def test_the_table_that_comes_along_is_whole_and_has_the_true_latencies():
+    problem = PROBLEMS["fbnet_table"].make()
+    table = counted_table(SPACE)
+    names = problem.space.names
+    architectures = list(SPACE.architectures())
+    X = torch.stack([problem.space.encode(dict(zip(names, a, strict=True))) for a in architectures])
+    errors, latencies = problem(X.to(problem.bounds), noise=False).unbind(dim=-1)
+    assert latencies.tolist() == pytest.approx([table.latency(SPACE, a) for a in architectures])
+    assert ((errors > 0) & (errors < 0.9)).all()  # ten classes: every one has learned
