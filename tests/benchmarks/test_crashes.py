@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "options",
-    [("--kills", "2", "--modes", "in-process", "processes"),
+    [("--kills", "1", "--modes", "processes"),
      ("--kills", "1", "--modes", "in-process", "--database", "postgresql")],
     ids=["sqlite", "postgresql"],
 )  # fmt: skip

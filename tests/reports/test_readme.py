@@ -16,8 +16,6 @@ from problems import PROBLEMS
 from reports.readme import (
     PROBLEMS_README,
     README,
-    problem_table,
-    surrogate_table,
     with_problems,
     with_table,
 )
@@ -26,8 +24,7 @@ from reports.readme import (
 def test_the_table_of_surrogates_is_the_registrys():
     text = README.read_text()
     assert with_table(text) == text, "run: python -m reports.readme"
-    for name in SURROGATES:
-        assert f"| `{name}` |" in surrogate_table()
+    assert [name for name in SURROGATES if f"| `{name}` |" not in text] == []
 
 
 def test_the_table_of_problems_is_the_registrys():
@@ -35,8 +32,7 @@ def test_the_table_of_problems_is_the_registrys():
     pytest.importorskip("mujoco")
     text = PROBLEMS_README.read_text()
     assert with_problems(text) == text, "run: python -m reports.readme"
-    for name in PROBLEMS:
-        assert f"| `{name}` |" in problem_table()
+    assert [name for name in PROBLEMS if f"| `{name}` |" not in text] == []
 
 
 def test_the_problem_that_the_readme_writes_is_one():

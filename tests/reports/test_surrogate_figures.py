@@ -198,7 +198,8 @@ def test_contours_show_mean_and_deviation_and_leave_out_what_is_not_allowed(camp
 )
 @pytest.mark.filterwarnings("error::UserWarning:matplotlib")
 def test_every_campaign_can_be_drawn(tmp_path, surrogate, n, f):
-    with started(tmp_path, n=n, f=f, surrogate=surrogate) as campaign:
+    space = Space(SPACE.parameters[:3], SPACE.constraints)
+    with started(tmp_path, space, n=n, f=f, surrogate=surrogate) as campaign:
         for k, figure in enumerate(
             (
                 draw_slices(campaign),

@@ -47,15 +47,7 @@ def test_the_full_network_s_cost_is_the_published_one_to_the_last_unit(imagenet_
 
 @pytest.mark.parametrize(
     ("multiplier", "published"),
-    [
-        (0.5, 1.410),
-        (0.75, 2.588),
-        (1.25, 6.314),
-        (1.4, 7.758),
-        (1.5, 8.863),
-        (1.75, 11.868),
-        (2.0, 15.331),
-    ],
+    [(0.5, 1.410), (1.4, 7.758), (2.0, 15.331)],  # of seven: the smallest, the largest, an odd one
 )
 def test_the_other_widths_cost_what_is_published(imagenet_cost, multiplier, published):
     assert round(imagenet_cost(multiplier).ace / 1e9, 3) == published
