@@ -175,12 +175,19 @@ class DeepKernelMachineKernel(Kernel):
             found.append(root @ root.mT)
         return found
 
-    def propagate(self, x1: Tensor, x2: Tensor) -> Grams:
-        """Inner products of the last layer's features at `... x s x d` and `... x t x d` inputs."""
+    def propagate(self, x1: Tensor, x2: Tensor, pairs: bool = False) -> Grams:
+        """Inner products of the last layer's features at `... x s x d` and `... x t x d` inputs.
+
+        With `pairs`, s = t, of each input with the other in its place only: `st` is `... x s x 1`.
+        """
         i, s, t = (self.first_features(x) for x in (self.inducing, x1, x2))
+
+        def products(a: Tensor, b: Tensor) -> Tensor:
+            return (a * b).sum(-1, keepdim=True) if pairs else a @ b.mT
+
         G = Grams(
             i @ i.mT, s @ i.mT, t @ i.mT,
-            s.square().sum(-1, keepdim=True), t.square().sum(-1, keepdim=True), s @ t.mT,
+            s.square().sum(-1, keepdim=True), t.square().sum(-1, keepdim=True), products(s, t),
         )  # fmt: skip
         for layer, M in enumerate(self.roots()):
             L = self.cholesky(layer, G.ii)
@@ -196,8 +203,8 @@ class DeepKernelMachineKernel(Kernel):
                 ti.append(b.mT @ root.mT)
                 change = (b.square() - a.square()).sum(dim=-2).unsqueeze(-1)
                 diagonals.append((self.of_diagonal(q) + change).clamp_min(1e-12))
-            K = self.of_gram(layer, G.st, G.ss, G.tt.mT)
-            st = K + B[0].mT @ B[1] - A[0].mT @ A[1]
+            K = self.of_gram(layer, G.st, G.ss, G.tt if pairs else G.tt.mT)
+            st = K + products(B[0].mT, B[1].mT) - products(A[0].mT, A[1].mT)
             G = Grams(root @ root.mT, ti[0], ti[1], diagonals[0], diagonals[1], st)
         return G
 
@@ -221,12 +228,11 @@ class DeepKernelMachineKernel(Kernel):
         if shared:
             x1, x2 = x1[..., 0, :, :], x2[..., 0, :, :]
         x1, x2 = self._known(x1), self._known(x2)
-        G = self.propagate(x1, x2)
+        G = self.propagate(x1, x2, pairs=diag)
         if diag and torch.equal(x1, x2):
             K = self.of_diagonal(G.ss)
         else:
-            K = self.of_gram(self.layers, G.st, G.ss, G.tt.mT)
-            K = K.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) if diag else K
+            K = self.of_gram(self.layers, G.st, G.ss, G.tt if diag else G.tt.mT)
         K = K.unsqueeze(-3) if shared else K
         K = self.log_output_variance.double().exp() * K
         return (K.squeeze(-1) if diag else K).to(dtype)
