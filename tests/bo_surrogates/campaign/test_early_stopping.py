@@ -1,6 +1,7 @@
 """Early stopping: the verdicts are Ax's; they are repeatable; what is stopped has no result."""
 
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -52,39 +53,38 @@ def test_the_percentile_verdict_is_that_of_ax(minimize):
     logging.disable(logging.NOTSET)
     rng = np.random.default_rng(4)
     verdicts = set()
-    for percentile in (25.0, 70.0):
-        client = Client()
-        client.configure_experiment(
-            parameters=[RangeParameterConfig(name="x", bounds=(0, 1), parameter_type="float")]
-        )
-        client.configure_optimization(objective="-y" if minimize else "y")
-        curves = []
-        for index in range(9):
-            steps = np.sort(rng.choice(np.arange(1, 21), size=10, replace=False))
-            curves.append({float(s): float(rng.normal()) for s in steps})
-            client.attach_trial({"x": float(rng.uniform())})
-            for s, value in curves[-1].items():
-                client.attach_data(index, {"y": value}, progression=s)
-            if index < 8:
-                client.complete_trial(index)
+    client = Client()
+    client.configure_experiment(
+        parameters=[RangeParameterConfig(name="x", bounds=(0, 1), parameter_type="float")]
+    )
+    client.configure_optimization(objective="-y" if minimize else "y")
+    curves = []
+    for index in range(9):
+        steps = np.sort(rng.choice(np.arange(1, 21), size=10, replace=False))
+        curves.append({float(s): float(rng.normal()) for s in steps})
+        client.attach_trial({"x": float(rng.uniform())})
+        for s, value in curves[-1].items():
+            client.attach_data(index, {"y": value}, progression=s)
+        if index < 8:
+            client.complete_trial(index)
+    data = client._experiment.lookup_data()
+    for percentile, last in product((25.0, 70.0), (2, 4, 7, 10)):
         strategy = PercentileEarlyStoppingStrategy(
             percentile_threshold=percentile, min_progression=5, min_curves=4
         )
         rule = EarlyStopping(percentile=percentile, min_steps=5, min_trials=4)
-        for last in (2, 4, 7, 10):
-            # Ax judges by the latest step of its data: cut the judged curve short.
-            data = client._experiment.lookup_data()
-            curve = dict(list(curves[8].items())[:last])
-            frame = data.full_df
-            keep = (frame["trial_index"] != 8) | frame["step"].isin(list(curve))
-            short = type(data)(df=pd.DataFrame(frame[keep]))
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(client._experiment, "lookup_data", lambda *a, d=short, **k: d)
-                theirs = bool(strategy._should_stop_trials_early({8}, client._experiment))
-            sign = -1.0 if minimize else 1.0
-            ours = rule.verdict(curve, curves[:8], curves[:8], sign) is not None
-            assert ours == theirs, (percentile, last)
-            verdicts.add(ours)
+        # Ax judges by the latest step of its data: cut the judged curve short.
+        curve = dict(list(curves[8].items())[:last])
+        frame = data.full_df
+        keep = (frame["trial_index"] != 8) | frame["step"].isin(list(curve))
+        short = type(data)(df=pd.DataFrame(frame[keep]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client._experiment, "lookup_data", lambda *a, d=short, **k: d)
+            theirs = bool(strategy._should_stop_trials_early({8}, client._experiment))
+        sign = -1.0 if minimize else 1.0
+        ours = rule.verdict(curve, curves[:8], curves[:8], sign) is not None
+        assert ours == theirs, (percentile, last)
+        verdicts.add(ours)
     assert verdicts == {True, False}
 
 

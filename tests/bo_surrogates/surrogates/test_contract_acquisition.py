@@ -51,7 +51,7 @@ def test_expected_improvement_is_the_mean_of_the_samples_improvements(one: Fitte
     torch.testing.assert_close(value, improvement)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_log_noisy_expected_improvement(entry: SurrogateEntry, scale: float) -> None:
     X, Y = measurements()
     model = build(entry, X, scale * Y)

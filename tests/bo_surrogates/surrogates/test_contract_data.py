@@ -32,7 +32,7 @@ def is_usable(model: Any, m: int = 1) -> bool:
     )
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -3e6, 1e-7])
+@pytest.mark.parametrize("value", [0.0, -3e6, 1e-7])
 def test_constant_outcomes_are_predicted_as_that_constant(
     entry: SurrogateEntry, value: float
 ) -> None:

@@ -43,11 +43,11 @@ def test_a_loaded_model_is_a_warm_start(entry: SurrogateEntry, one: Fitted, tmp_
     assert_identical(from_file, build(entry, X, Y, warm_start=one.model))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_models_with_variances_and_categories_survive_a_round_trip(
-    entry: SurrogateEntry, dtype: torch.dtype, tmp_path: Path
+    entry: SurrogateEntry, tmp_path: Path
 ) -> None:
     X, Y = measurements(12)
+    dtype = torch.float32
     X[:, 0] = torch.arange(12) % 3
     bounds = torch.stack([BOUNDS[0], BOUNDS[1]])
     bounds[:, 0] = torch.tensor([0.0, 2.0])

@@ -21,7 +21,7 @@ def close(actual: Tensor, expected: Tensor, unit: float) -> None:
     torch.testing.assert_close(actual / unit, expected / unit, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("a", "b"), [(1e6, 3e6), (1e-6, -2e-6), (1.0, 1e3), (1e-9, 0.0)])
+@pytest.mark.parametrize(("a", "b"), [(1e6, -3e6), (1.0, 1e3), (1e-9, 0.0)])
 def test_predictions_are_equivariant_under_affine_maps_of_the_outcomes(
     entry: SurrogateEntry, one: Fitted, a: float, b: float
 ) -> None:
@@ -78,8 +78,11 @@ def test_each_outcome_has_its_own_scale(entry: SurrogateEntry, two: Fitted) -> N
     close(new.variance / factor**2, old.variance, two.Y.std().item())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("a", "b"), [(1.0, 0.0), (1e6, 1e6), (1e-6, 1e-6)])
+@pytest.mark.parametrize(
+    ("dtype", "a", "b"),
+    [(torch.float64, 1.0, 0.0), (torch.float32, 1e6, 1e6), (torch.float32, 1e-6, 1e-6)],
+    ids=str,
+)
 def test_everything_follows_the_dtype_of_the_data_and_is_finite(
     entry: SurrogateEntry, dtype: torch.dtype, a: float, b: float
 ) -> None:

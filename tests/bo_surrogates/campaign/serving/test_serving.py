@@ -16,12 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bo_surrogates import Campaign, CampaignSpec, Float, InputError, Objective, RunError, Space
 from bo_surrogates.campaign.serving import client
 from bo_surrogates.campaign.serving.client import RemoteCampaign
 from bo_surrogates.campaign.serving.dispatcher import Dispatcher
 from bo_surrogates.campaign.serving.server import CampaignServer
+from bo_surrogates.cli import app
 
 ROOT = Path(__file__).parents[4]
 PATIENCE = 60.0  # seconds that something certain to happen is waited for
@@ -336,17 +338,16 @@ def test_a_port_in_use_and_addresses_that_are_none_are_refused(server, campaign)
             RemoteCampaign(url)
 
 
-def test_the_command_serves_until_ctrl_c_and_workers_finish_the_campaign(tmp_path):
+def test_the_command_serves_until_ctrl_c_and_workers_finish_the_campaign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "plan.toml").write_text(
         'budget = 4\ninitial = 4\n[[parameters]]\nname = "x"\ntype = "float"\nlow = 0\nhigh = 1\n'
         '[[objectives]]\nname = "loss"\ndirection = "minimize"\n'
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    main = [sys.executable, "-c", "from bo_surrogates.cli import main; main()"]
+    main = "from bo_surrogates.cli import main; main()"
     serving = subprocess.Popen(
-        [*main, "serve", "plan.toml", "--port", "0"],
-        cwd=tmp_path,
-        env=environment,
+        [sys.executable, "-c", main, "serve", "plan.toml", "--port", "0"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -357,15 +358,9 @@ def test_the_command_serves_until_ctrl_c_and_workers_finish_the_campaign(tmp_pat
         (tmp_path / "measure.py").write_text(
             "import json, sys\nprint(json.dumps({'loss': json.load(sys.stdin)['x']}))\n"
         )
-        worked = subprocess.run(
-            [*main, "work", url, "--command", f"{sys.executable} measure.py", "--workers", "2"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert worked.returncode == 0, worked.stderr
+        command = f"{sys.executable} measure.py"
+        worked = CliRunner().invoke(app, ["work", url, "--command", command, "--workers", "2"])
+        assert worked.exit_code == 0, worked.output
         assert "4 trial(s) done here" in worked.stdout
         serving.send_signal(signal.SIGINT)
         out, err = serving.communicate(timeout=PATIENCE)
