@@ -14,15 +14,15 @@ set of observations: their r and n are added.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from gpytorch.distributions import MultivariateNormal
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from bo_surrogates.inference.cholesky import psd_safe_cholesky
-from bo_surrogates.inference.marginal_likelihood import QuadraticFormAndLogDeterminant
+from bo_surrogates.inference.marginal_likelihood import (
+    QuadraticFormAndLogDeterminant,
+    TrainingDensity,
+)
 from bo_surrogates.inference.scale_laws import ScaleLaw
 
 
@@ -94,24 +94,14 @@ def leave_one_out_log_density(
     return with_all - without + 0.5 * precision.log() - 0.5 * math.log(2 * math.pi)
 
 
-class ScaleMixtureMarginalLogLikelihood(ExactMarginalLogLikelihood):
+class ScaleMixtureMarginalLogLikelihood(TrainingDensity):
     """The marginal likelihood plus log priors, per point, for BoTorch's `fit_gpytorch_mll`.
 
     The model has an attribute `shared_scale` and a method `scale_law()`, of the shape of its batch.
     Its kernel and its likelihood describe S.
     """
 
-    def forward(
-        self, function_dist: MultivariateNormal, target: Tensor, *params: Any, **kwargs: Any
-    ) -> Tensor:
-        """Of targets `batch_shape x n`; `batch_shape` values."""
-        mean, model = function_dist.mean, self.model
-        noise = self.likelihood._shaped_noise_covar(mean.shape, *params, **kwargs)
-        value = log_marginal_likelihood(
-            target - mean,
-            function_dist.covariance_matrix,
-            noise.diagonal(dim1=-2, dim2=-1).expand(mean.shape),
-            model.scale_law(),
-            model.shared_scale,
-        )
-        return self._add_other_terms(value, params) / target.shape[-1]
+    def density(self, residual: Tensor, K: Tensor, noise: Tensor) -> Tensor:
+        """See `TrainingDensity.density`."""
+        model = self.model
+        return log_marginal_likelihood(residual, K, noise, model.scale_law(), model.shared_scale)

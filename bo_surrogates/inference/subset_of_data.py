@@ -42,7 +42,17 @@ def options_for_many(options: dict[str, Any], several: bool) -> dict[str, Any]:
     options = {k: v for k, v in options.items() if k != "pick_best_of_all_attempts"}
     if "optimizer" in options or "optimizer_kwargs" in options:  # it has its own tolerance
         return options
-    tolerance: dict[str, float | None] = {"ftol": FTOL}
+    return options | search_until(FTOL, several)
+
+
+def search_until(ftol: float, several: bool) -> dict[str, Any]:
+    """Options of `fit_gpytorch_mll` for a search that ends at small gains.
+
+    Args:
+        ftol: Relative change of the loss a point.
+        several: Whether there are several outputs.
+    """
+    tolerance: dict[str, float | None] = {"ftol": ftol}
     if several:  # BoTorch's optimizer of several models has another name for it
         tolerance["factr"] = None
-    return options | {"optimizer_kwargs": {"options": tolerance}}
+    return {"optimizer_kwargs": {"options": tolerance}}

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.kernels.arc_cosine import ArcCosinePair
+from bo_surrogates.kernels.sine import SinePair
 
 
 class DualActivation(ABC):
@@ -204,11 +205,7 @@ class GELU(DualActivation):
 
 
 class Sine(DualActivation):
-    """phi(u) = amplitude * sin(u + phase).
-
-    The exponents are combined before `exp`: exp(-(q1 + q2)/2) sinh(K) is the same number on
-    paper, and zero times infinity for large variances.
-    """
+    """phi(u) = amplitude * sin(u + phase); see `sine.py`."""
 
     name = "sin"
     weight_variance = 1.5
@@ -225,10 +222,10 @@ class Sine(DualActivation):
 
     def pair(self, q1: Tensor, q2: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """See `DualActivation.pair`."""
-        mean, factor = (q1 + q2) / 2.0, self.amplitude**2 / 2.0
-        near, far = (K - mean).exp(), (-K - mean).exp()
-        cosine = math.cos(2.0 * self.phase)
-        return (near - cosine * far) * factor, (near + cosine * far) * factor
+        pair: tuple[Tensor, Tensor] = SinePair.apply(
+            q1, q2, K, math.cos(2.0 * self.phase), self.amplitude**2 / 2.0
+        )
+        return pair
 
     def diagonal(self, q: Tensor) -> Tensor:
         """See `DualActivation.diagonal`."""

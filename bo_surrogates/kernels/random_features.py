@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from scipy import special
@@ -113,6 +113,32 @@ def log_lengthscale_prior(d: int) -> tuple[float, float]:
     return math.sqrt(2.0) + 0.5 * math.log(d) - 3.0, math.sqrt(3.0)
 
 
+class _CosineAndSine(torch.autograd.Function):
+    """cos(u) and sin(u) side by side, times a constant: each is the other's derivative.
+
+    Automatic differentiation computes both again; differentiable any number of times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, factor: float) -> Tensor:
+        """`... x 2 K` of `... x K`."""
+        both = u.new_empty(*u.shape[:-1], 2 * u.shape[-1])
+        cosine, sine = both.chunk(2, dim=-1)
+        cosine.copy_(u.cos())
+        sine.copy_(u.sin())
+        both.mul_(factor)
+        ctx.save_for_backward(both)
+        return both
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Gradient in `u`."""
+        (both,) = ctx.saved_tensors
+        of_cosine, of_sine = grads[0].chunk(2, dim=-1)
+        cosine, sine = both.chunk(2, dim=-1)
+        return torch.addcmul(of_sine * cosine, of_cosine, sine, value=-1.0), None
+
+
 class FourierFeatures(RandomFeatures):
     """Cosines and sines of random frequencies; an odd width is rounded up to pairs."""
 
@@ -130,7 +156,8 @@ class FourierFeatures(RandomFeatures):
     def features(self, x: Tensor, draw: Draw, scales: Tensor) -> Tensor:
         """See `RandomFeatures.features`."""
         u = self.inputs(x, scales) @ draw.weights
-        return torch.cat([u.cos(), u.sin()], dim=-1) / draw.weights.shape[-1] ** 0.5
+        phi: Tensor = _CosineAndSine.apply(u, draw.weights.shape[-1] ** -0.5)
+        return phi
 
     def log_scale_prior(self, d: int) -> tuple[float, float]:
         """See `RandomFeatures.log_scale_prior`: a scale is an inverse lengthscale."""

@@ -50,6 +50,7 @@ from torch import Tensor
 from bo_surrogates.config import Config, choice
 from bo_surrogates.errors import InputError
 from bo_surrogates.inference.input_dependent_noise import InputDependentNoiseLikelihood
+from bo_surrogates.inference.subset_of_data import search_until
 from bo_surrogates.kernels.additive import AdditiveFeatures, AdditiveKernel
 from bo_surrogates.kernels.mixed import MixedFeatures, MixedKernel, stationary_kernel
 from bo_surrogates.surrogates.base import (
@@ -179,10 +180,7 @@ class GP(ExactGPSurrogate):
             return {}
         # The likelihood hardly changes along ridges of lengthscales and variances, and the search
         # would go on along them.
-        options: dict[str, float | None] = {"ftol": 1e-6}
-        if self.num_outputs > 1:  # BoTorch's optimizer of several models has another name for it
-            options["factr"] = None
-        return {"optimizer_kwargs": {"options": options}}
+        return search_until(1e-6, self.num_outputs > 1)
 
     def prior_sampler(self) -> TPathwisePriorSampler:
         """See `ExactGPSurrogate.prior_sampler`."""

@@ -9,11 +9,11 @@ sampler, and a kernel that is not stationary.
 Inference: hyper-parameters (input scales, output variance, bias variance, noise, constant mean)
 maximize the marginal likelihood plus log priors within bounds (L-BFGS-B); the posterior over
 functions is then exact. Several outputs are independent. With activation "auto" this is done for a
-ReLU, the papers' own, and for a sine, and the one with the larger maximum is kept (with 500
-observations or more, by the maxima on a random 200 of them): functions are rough or smooth, and the
-evidence mostly tells which; it often takes a jump for a smooth function (README, "How near the
-optimum do they come?"). On the functions of `benchmarks/calibration.py` a third candidate (erf or
-GELU, seven seeds) gained nothing clear.
+ReLU, the papers' own, and for a sine, roughly; the search goes on with the one of the larger
+maximum (with 500 observations or more, of the maxima on a random 200 of them): functions are rough
+or smooth, and the evidence mostly tells which; it often takes a jump for a smooth function (README,
+"How near the optimum do they come?"). On the functions of `benchmarks/calibration.py` a third
+candidate (erf or GELU, seven seeds) gained nothing clear.
 
 Prediction: the Gaussian posterior; drawn functions by Matheron's rule, with wide random networks
 for the prior and the exact kernel for the update.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -39,7 +40,7 @@ from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from bo_surrogates.config import Config, choice, flag, integer, real
-from bo_surrogates.inference.subset_of_data import MANY, on_few_points
+from bo_surrogates.inference.subset_of_data import FTOL, MANY, on_few_points, search_until
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import MAX_DEPTH, NNGPKernel
 from bo_surrogates.kernels.random_network import HIDDEN_WIDTH, RandomNetworkFeatures
@@ -58,6 +59,10 @@ MEAN_BOUNDS = (-10.0, 10.0)
 PRIOR_FEATURES = 8 * HIDDEN_WIDTH + 1
 AUTO = "auto"
 CANDIDATES = ("relu", "sin")  # of which "auto" chooses
+# Relative change of the loss a point at which the search with each candidate ends: a hundredth of a
+# nat for a hundred observations, after half of the evaluations.
+ROUGHLY = 1e-4
+SEARCH_ERRORS = (ModelFittingError, NotPSDError, NanError)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class NNGP(ExactGPSurrogate):
     config_class: ClassVar[type[Config]] = NNGPConfig
     kernel_class: ClassVar[type[NNGPKernel]] = NNGPKernel
     chosen: Tensor  # with activation "auto": which of `CANDIDATES`
+    _options: dict[str, Any] | None = None  # of the search that goes on
 
     def prepare(self) -> None:
         """See `Surrogate.prepare`."""
@@ -186,31 +192,41 @@ class NNGP(ExactGPSurrogate):
             )
             return self.fit(few.fit())
         start = [p.detach().clone() for p in self.parameters()]
-        found: tuple[str, list[Tensor], FitDiagnostics] | None = None
-        best = -math.inf
+        found: list[tuple[str, list[Tensor], FitDiagnostics]] = []
         failure: Exception | None = None
+        roughly = self.fit_options() | search_until(ROUGHLY, self.num_outputs > 1)
         for activation in CANDIDATES:
-            self._use(activation, start)
             try:
-                super().fit()
-            except (ModelFittingError, NotPSDError, NanError) as error:
+                found.append(self._search(activation, start, roughly))
+            except SEARCH_ERRORS as error:
                 failure = error
-                continue
-            value = self.diagnostics.values["log_marginal_likelihood_per_point"]
-            if found is None or value > best:  # the first stays if none is finite
-                parameters = [p.detach().clone() for p in self.parameters()]
-                found, best = (activation, parameters, self.diagnostics), value
-        if found is None:
+        if not found:
             raise ModelFittingError(f"no activation could be fitted; the last: {failure}")
-        activation, parameters, self.diagnostics = found
+        activation, parameters, _ = max(found, key=_evidence)
+        with suppress(*SEARCH_ERRORS):  # what was found so far is good enough
+            options = search_until(FTOL, self.num_outputs > 1) | {"max_attempts": 1}
+            found.append(self._search(activation, parameters, options))
+        activation, parameters, self.diagnostics = max(found, key=_evidence)
         self._use(activation, parameters)
         return self.eval()
 
+    def _search(
+        self, activation: str, start: list[Tensor], options: dict[str, Any]
+    ) -> tuple[str, list[Tensor], FitDiagnostics]:
+        """The activation, the parameters found from a start, and what was said of them."""
+        self._use(activation, start)
+        self._options = options
+        try:
+            super().fit()
+        finally:
+            self._options = None
+        return activation, [p.detach().clone() for p in self.parameters()], self.diagnostics
+
     def fit_options(self) -> dict[str, Any]:
         """See `ExactGPSurrogate.fit_options`."""
-        if self.config.restarts == 1:
-            return {}  # BoTorch's own policy: further starting points only where the first fails
-        return {"max_attempts": self.config.restarts, "pick_best_of_all_attempts": True}
+        if self._options is not None:
+            return self._options
+        return search_options(self.config.restarts, self.num_outputs > 1)
 
     def prior_sampler(self) -> TPathwisePriorSampler:
         """See `ExactGPSurrogate.prior_sampler`."""
@@ -220,6 +236,24 @@ class NNGP(ExactGPSurrogate):
             map_generator=RandomNetworkFeatures,
             weight_generator=torch.randn,
         )
+
+
+def search_options(restarts: int, several: bool) -> dict[str, Any]:
+    """Options of `fit_gpytorch_mll`.
+
+    Args:
+        restarts: Starting points.
+        several: Whether several outputs are fitted, each by itself.
+    """
+    options = search_until(FTOL, several)
+    if restarts == 1:  # BoTorch's own policy: further starting points only where the first fails
+        return options
+    return options | {"max_attempts": restarts, "pick_best_of_all_attempts": True}
+
+
+def _evidence(found: tuple[str, list[Tensor], FitDiagnostics]) -> float:
+    value = found[2].values["log_marginal_likelihood_per_point"]
+    return value if math.isfinite(value) else -math.inf  # the first stays if none is finite
 
 
 SURROGATES.register(

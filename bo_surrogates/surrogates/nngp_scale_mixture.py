@@ -50,7 +50,7 @@ from bo_surrogates.config import Config, choice, flag, real
 from bo_surrogates.inference.scale_laws import BurrXII, InverseGamma, LogNormal, ScaleLaw
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.surrogates.base import SURROGATES, Capabilities, SurrogateEntry
-from bo_surrogates.surrogates.infinite_width import NNGP, NNGPConfig
+from bo_surrogates.surrogates.infinite_width import NNGP, NNGPConfig, search_options
 from bo_surrogates.surrogates.scale_mixture import ScaleMixtureProcess
 from bo_surrogates.surrogates.unit_scale_gp import UnitScaleGP, fix_output_variance
 
@@ -102,7 +102,8 @@ class UnitScaleNNGP(UnitScaleGP):
 
     def fit_options(self) -> dict[str, Any]:
         """See `ExactGPSurrogate.fit_options`."""
-        return NNGP.fit_options(self) | super().fit_options()
+        several = self.num_outputs > 1 and not self.shared_scale
+        return search_options(self.config.restarts, several) | super().fit_options()
 
     def scale_law(self, df: Tensor | None = None) -> ScaleLaw:
         """See `UnitScaleGP.scale_law`."""

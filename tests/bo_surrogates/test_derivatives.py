@@ -17,7 +17,9 @@ from bo_surrogates.inference.marginal_likelihood import QuadraticFormAndLogDeter
 from bo_surrogates.inference.native.library import library
 from bo_surrogates.kernels.arc_cosine import ArcCosinePair, _ArcCosine0, _ArcCosine1
 from bo_surrogates.kernels.dual_activations import ReLU, Sine
+from bo_surrogates.kernels.random_features import _CosineAndSine
 from bo_surrogates.kernels.recursion import Network, _Blocks
+from bo_surrogates.kernels.sine import SinePair
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.networks.evaluation import _Values
 from bo_surrogates.networks.posterior import NetworkPosterior, _NegativeSum
@@ -40,6 +42,11 @@ def arc_cosine_pair() -> Case:
     q1, q2 = 0.5 + normal(4, 1).square(), 0.5 + normal(1, 3, seed=1).square()
     c = 0.9 * torch.tanh(normal(4, 3, seed=2))
     return ArcCosinePair.apply, (leaf(q1), leaf(q2), leaf(c * (q1 * q2).sqrt()))
+
+
+def sine_pair() -> Case:
+    q1, q2, K = leaf(normal(4, 1).square()), leaf(normal(1, 3).square()), leaf(normal(4, 3, seed=2))
+    return lambda *inputs: SinePair.apply(*inputs, 0.6, 1.3), (q1, q2, K)
 
 
 def blocks(kind: str) -> Callable[[], Case]:
@@ -90,9 +97,13 @@ CASES: dict[str, tuple[type, Callable[[], Case]]] = {
         _ArcCosine1, lambda: (_ArcCosine1.apply, (leaf(0.95 * torch.tanh(normal(6))),))
     ),
     "arc-cosine pair": (ArcCosinePair, arc_cosine_pair),
+    "sine pair": (SinePair, sine_pair),
     "nngp in blocks": (_Blocks, blocks("nngp")),
     "tangent in blocks": (_Blocks, blocks("tangent")),
     "both in blocks": (_Blocks, blocks("both")),
+    "cosine and sine": (
+        _CosineAndSine, lambda: (lambda u: _CosineAndSine.apply(u, 0.7), (leaf(normal(4, 3)),))
+    ),
     "quadratic form": (QuadraticFormAndLogDeterminant, quadratic_form),
     "product": (_Product, lambda: (products_with(normal(4, 3)), (leaf(normal(5, 4, seed=1)),))),
     "gram": (Gram, lambda: (Gram.apply, (leaf(normal(4, 3)),))),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch.distributions import MultivariateNormal
@@ -41,3 +44,23 @@ def test_marginal_likelihood_is_gpytorchs() -> None:
     torch.testing.assert_close(values[0], values[1])
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("name", ["gp", "nngp", "tp"])
+def test_what_a_fit_minimizes_is_the_marginal_likelihood_of_the_training_data(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(8, 2, generator=generator, dtype=torch.float64)
+    Y = torch.stack([X[:, 0], X.prod(-1)], dim=-1)
+    surrogate = SURROGATES[name].build(X, Y, seed=0)
+    model: Any = surrogate.gp if name == "tp" else surrogate
+    mll = model.train().marginal_likelihood()
+    for _ in range(2):  # scaled inputs and priors are kept
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1
+        expected = -mll(model(*model.train_inputs), model.train_targets, *model.train_inputs)
+        torch.testing.assert_close(mll.compute_custom_loss(), expected)
+    X_new = torch.rand(2, 8, 2, generator=generator, dtype=torch.float64)
+    model.set_train_data(X_new, strict=False)
+    expected = -mll(model(*model.train_inputs), model.train_targets, *model.train_inputs)
+    torch.testing.assert_close(mll.compute_custom_loss(), expected)

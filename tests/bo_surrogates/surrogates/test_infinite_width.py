@@ -328,9 +328,10 @@ def test_auto_keeps_the_activation_with_the_larger_evidence(
             for name, one in alone.items()
         }
         assert model.activation == expected == max(values, key=lambda name: values[name])
-        assert value == values[expected]
+        assert value == pytest.approx(values[expected], abs=1e-4)  # one search, or two
         X = torch.rand(5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        torch.testing.assert_close(model.posterior(X).mean, alone[expected].posterior(X).mean)
+        means = [m.posterior(X).mean for m in (model, alone[expected])]
+        torch.testing.assert_close(*means, atol=1e-3, rtol=1e-3)
         model.save(tmp_path / "model")
         loaded = load_surrogate(tmp_path / "model")
         assert isinstance(loaded, NNGP)
