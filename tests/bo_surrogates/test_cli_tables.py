@@ -207,6 +207,10 @@ def test_wrong_prior_data_start_no_campaign(lab, line, said):
 # ---- whole campaigns -----------------------------------------------------------------------------
 @pytest.fixture
 def worked(lab):
+    return work(lab)
+
+
+def work(lab):
     """A campaign with data, results, a failure and a running trial."""
     Path("old.csv").write_text(OLD)
     done("import", lab, "old.csv")
@@ -271,6 +275,17 @@ def test_the_exported_table_is_the_data_frame(worked, kind):
         assert "nothing to record" in done("tell", worked, "--csv", file).stdout
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """What is exported of a campaign with results, as text."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("exported"))
+        Path("lab.toml").write_text(LAB, encoding="utf-8")
+        work("lab.toml")
+        done("export", "lab.toml", "-o", "all.json")
+        return Path("all.json").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -290,9 +305,8 @@ def test_the_exported_table_is_the_data_frame(worked, kind):
         (lambda d: d["trials"].append(7), "trial 5"),
     ],
 )
-def test_a_damaged_export_is_refused_and_makes_no_database(worked, damage, said):
-    done("export", worked, "-o", "all.json")
-    data = json.loads(Path("all.json").read_text(encoding="utf-8"))
+def test_a_damaged_export_is_refused_and_makes_no_database(lab, exported, damage, said):
+    data = json.loads(exported)
     damage(data)
     Path("all.json").write_text(json.dumps(data))
     assert said in refused("import", "new.db", "all.json")

@@ -186,20 +186,20 @@ def test_contours_show_mean_and_deviation_and_leave_out_what_is_not_allowed(camp
 
 # ---- degenerate campaigns ------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("surrogate", "n", "f"),
+    ("surrogate", "n", "f", "config"),
     [
-        ("gp", 2, measure),
-        ("gp", 6, lambda v: {"yield": 7.0, "cost": 0.0}),
-        ("ensemble", 8, measure),
-        ("saas", 8, measure),
-        ("gp", 10, lambda v: {"yield": 1e7 if v["heat"] > 70 else v["heat"], "cost": 1.0}),
-        ("gp", 8, lambda v: {"yield": 1e-12 * v["heat"], "cost": -1e9}),
+        ("gp", 2, measure, {}),
+        ("gp", 6, lambda v: {"yield": 7.0, "cost": 0.0}, {}),
+        ("ensemble", 8, measure, {"steps": 100}),
+        ("saas", 8, measure, {"warmup": 20, "samples": 20}),
+        ("gp", 10, lambda v: {"yield": 1e7 if v["heat"] > 70 else v["heat"], "cost": 1.0}, {}),
+        ("gp", 8, lambda v: {"yield": 1e-12 * v["heat"], "cost": -1e9}, {}),
     ],
 )
 @pytest.mark.filterwarnings("error::UserWarning:matplotlib")
-def test_every_campaign_can_be_drawn(tmp_path, surrogate, n, f):
+def test_every_campaign_can_be_drawn(tmp_path, surrogate, n, f, config):
     space = Space(SPACE.parameters[:3], SPACE.constraints)
-    with started(tmp_path, space, n=n, f=f, surrogate=surrogate) as campaign:
+    with started(tmp_path, space, n, f, surrogate, surrogate_config=config) as campaign:
         for k, figure in enumerate(
             (
                 draw_slices(campaign),

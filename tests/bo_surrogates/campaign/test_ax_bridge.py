@@ -21,6 +21,7 @@ from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.seeding import derive_seed, fixed_seed
 from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Ordered, Space
 from bo_surrogates.surrogates import SURROGATES, FitDiagnostics, Surrogate
+from tests.bo_surrogates.surrogates.conftest import CHEAP
 
 FAST = AcquisitionConfig(mc_samples=16, num_restarts=2, raw_samples=16, maxiter=20)
 MIXED = Space(
@@ -115,7 +116,8 @@ def test_ax_sees_no_name_of_the_user(mixed_suggestions):
 def test_posterior_and_acquisition_value_equal_those_of_the_loop(name):
     """The same data, configuration and seed: the two layers must not drift apart."""
     space = Space([Float("a", -3.0, 5.0), Float("b", 1e-4, 1e-1, log=True), Int("c", 0, 7)])
-    config = {"steps": 50} if "steps" in SURROGATES[name].config_class.__dataclass_fields__ else {}
+    known = SURROGATES[name].config_class.__dataclass_fields__
+    config = {k: v for k, v in (CHEAP | {"steps": 50}).items() if k in known}
     campaign = spec(space, surrogate=name, surrogate_config=config, objectives=(Objective("y"),))
     trials = told(campaign, 8, lambda v: 1e3 + 40 * (v["a"] - 1) ** 2 + math.log10(v["b"]) * v["c"])
     bridge = AxBridge(campaign)

@@ -205,10 +205,9 @@ def test_matrix_that_is_not_positive_definite_is_a_fit_error_that_names_the_surr
 
 
 @pytest.mark.parametrize("activation", list(DUAL_ACTIVATIONS))
-@pytest.mark.parametrize("depth", [1, 8])
-def test_float32_predictions_agree_with_float64(activation: str, depth: int) -> None:
+def test_float32_predictions_agree_with_float64(activation: str) -> None:
     X, Y = data()
-    single = build(X.float(), Y.float(), config={"activation": activation, "depth": depth})
+    single = build(X.float(), Y.float(), config={"activation": activation, "depth": 8})
     double = NNGP(
         X,
         Y,

@@ -81,14 +81,15 @@ class Dense:
         self.mean = mean + (gain @ self.residual.unsqueeze(-1)).squeeze(-1)  # m x q
         self.covariance = K[:, N:, N:] - gain @ K[:, :N, N:]
         self.law = model.gp.scale_law()
+        self.at_unit_scale = [multivariate_normal(np.zeros(N), S) for S in self.S.numpy()]
 
     def expect(self, value: object, law: ScaleLaw, outputs: list[int]) -> float:
         """E[value(s2) | these outputs] by quadrature over log s2."""
+        residual = self.residual.numpy()
 
-        def likelihood(s2: float) -> float:
+        def likelihood(s2: float) -> float:  # N(r; 0, s2 S) = s2^(-N / 2) N(r / s; 0, S)
             return math.prod(
-                multivariate_normal(np.zeros(N), s2 * self.S[j].numpy()).pdf(self.residual[j])
-                for j in outputs
+                self.at_unit_scale[j].pdf(residual[j] / s2**0.5) * s2 ** (-N / 2) for j in outputs
             )
 
         def integrate(g: object) -> float:

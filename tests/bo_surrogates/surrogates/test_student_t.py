@@ -83,22 +83,25 @@ class Dense:
         self.noise = noise.mean()
         self.offset, self.unit = Y.mean().item(), Y.std().item()
         self.residual = ((Y - Y.mean()) / Y.std()).squeeze(-1).numpy() - self.mean
+        self.prior = invgamma(DF / 2, scale=(DF - 2) / 2)
+        self.at_unit_scale = multivariate_normal(np.zeros(N), self.S)
+        self.evidence = self.integrate(lambda s2: 1.0)
 
     def scale_density(self, s2: float) -> float:
-        """p(s2) p(y | s2)."""
-        prior = invgamma(DF / 2, scale=(DF - 2) / 2)
-        return prior.pdf(s2) * multivariate_normal(np.zeros(N), s2 * self.S).pdf(self.residual)
+        """p(s2) p(y | s2); N(r; 0, s2 S) = s2^(-N / 2) N(r / s; 0, S)."""
+        density = self.at_unit_scale.pdf(self.residual / s2**0.5) * s2 ** (-N / 2)
+        return float(self.prior.pdf(s2) * density)
 
     def expect(self, value: object) -> float:
         """E[value(s2) | y] by quadrature over log s2."""
+        return self.integrate(value) / self.evidence
 
-        def integrate(g: object) -> float:
-            return quad(
-                lambda u: g(np.exp(u)) * self.scale_density(np.exp(u)) * np.exp(u),  # type: ignore[operator]
-                -12, 14, epsabs=0, limit=400,
-            )[0]  # fmt: skip
-
-        return integrate(value) / integrate(lambda s2: 1.0)
+    def integrate(self, g: object) -> float:
+        """The integral of g(s2) p(s2) p(y | s2)."""
+        return quad(
+            lambda u: g(np.exp(u)) * self.scale_density(np.exp(u)) * np.exp(u),  # type: ignore[operator]
+            -12, 14, epsabs=0, limit=400,
+        )[0]  # fmt: skip
 
     def conditional(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and covariance at s2 = 1 given the data."""
