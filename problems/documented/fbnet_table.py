@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -71,6 +72,7 @@ class FBNetTable(Problem):
 
     Args:
         config: See `FBNetTableConfig`.
+        noise_std: Of Gaussian noise added to what is looked up; see `Problem`.
         negate: See `Problem`.
 
     Raises:
@@ -81,7 +83,13 @@ class FBNetTable(Problem):
     config_class: ClassVar[type[Config]] = FBNetTableConfig
     config: FBNetTableConfig
 
-    def __init__(self, config: FBNetTableConfig | None = None, *, negate: bool = False) -> None:
+    def __init__(
+        self,
+        config: FBNetTableConfig | None = None,
+        *,
+        noise_std: float | Sequence[float] | None = None,
+        negate: bool = False,
+    ) -> None:
         config = config or FBNetTableConfig()
         candidates = [layer.candidates for layer in small_space().layers]
         space = Space([Choice(f"layer_{i}", c) for i, c in enumerate(candidates, 1)])
@@ -112,6 +120,7 @@ class FBNetTable(Problem):
             config=config,
             optimum=_optimum(means[..., 0], allowed) if len(names) == 1 else None,
             max_hypervolume=_hypervolume(means, objectives) if len(names) > 1 else None,
+            noise_std=noise_std,
             negate=negate,
         )
 
@@ -127,13 +136,13 @@ class FBNetTable(Problem):
         return torch.stack(columns, dim=-1).to(X)
 
     def _observed_metrics(self, X: Tensor, seed: int | None) -> Tensor:
-        """One of the trainings of every point, at random."""
+        """One of the trainings of every point, at random, and Gaussian noise if that is wanted."""
         indices, table = self._indices(X), self._table()
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         trainings = table["error"].shape[-1]
         drawn = torch.randint(trainings, X.shape[:-1], generator=generator)
         columns = [table[name][(*indices, drawn)] for name in self.metrics]
-        return torch.stack(columns, dim=-1).to(X)
+        return self._with_noise(torch.stack(columns, dim=-1), generator).to(X)
 
 
 @lru_cache(maxsize=4)
