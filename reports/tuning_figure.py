@@ -49,43 +49,68 @@ def draw_tuning(tuned: Tuned) -> Figure:
     return figure
 
 
-def draw_comparison(problem: TuningProblem, table: pd.DataFrame) -> Figure:
-    """What each arm has chosen with every seed, as scored on the test part.
+def draw_comparison(problem: TuningProblem, table: pd.DataFrame, course: pd.DataFrame) -> Figure:
+    """The course of both searches, and what each arm has chosen, as scored on the test part.
 
-    One objective: a point a seed and the mean, by arm. Several: the chosen points, by pair.
+    The course: a thin line a seed, a thick one their mean. What was chosen: with one objective a
+    point a seed and the mean, by arm; with several the points, by pair of objectives.
 
     Args:
         problem: The problem of the table.
         table: From `studies.tuning.compare_tuning`.
+        course: From `studies.tuning.progress`.
     """
     objectives = problem.objectives
     pairs = list(combinations(objectives, 2))
+    count = 1 + max(len(pairs), 1)
     with house_style():
-        figure = new_figure(width=6.0 if len(pairs) <= 1 else 4.2 * len(pairs))
+        figure = new_figure(width=min(4.4 * count, 14.0), height=3.8)
+        _draw_course(figure.add_subplot(1, count, 1), problem, course)
         if not pairs:
-            axes = figure.add_subplot()
-            column = scored(objectives[0].name, table)
-            for place, (arm, its) in enumerate(table.groupby("arm", sort=False)):
-                values, colour = its[column], COLOURS[str(arm)]
-                axes.plot([place] * len(values), values, "o", color=colour, alpha=0.5)
-                axes.plot([place - 0.2, place + 0.2], [values.mean()] * 2, color=colour)
-            axes.set_xticks(range(table["arm"].nunique()), table["arm"].unique().tolist())
-            axes.set_ylabel(column)
-        for k, (y, x) in enumerate(pairs, start=1):
-            axes = figure.add_subplot(1, len(pairs), k)
+            _draw_chosen(figure.add_subplot(1, count, 2), table, scored(objectives[0].name, table))
+        for k, (y, x) in enumerate(pairs, start=2):
+            axes = figure.add_subplot(1, count, k)
             for arm, its in table.groupby("arm", sort=False):
-                marker = "*" if arm == "published default" else "o"
+                published = arm == "published default"
                 axes.plot(
-                    its[scored(x.name, table)], its[scored(y.name, table)], marker,
-                    color=COLOURS[str(arm)], markersize=11 if marker == "*" else 5, alpha=0.7,
-                    label=str(arm),
+                    its[scored(x.name, table)], its[scored(y.name, table)],
+                    "*" if published else "o", color=COLOURS[str(arm)],
+                    markersize=11 if published else 5, alpha=0.7, label=str(arm),
+                    zorder=3 if published else 2,
                 )  # fmt: skip
             axes.set_xlabel(scored(x.name, table))
             axes.set_ylabel(scored(y.name, table))
-            if k == 1:
+            if k == 2:
                 axes.legend()
-        figure.suptitle(f"chosen with {table['seed'].nunique()} seeds, scored anew", fontsize=11)
+            axes.set_title("chosen, scored anew", fontsize=10)
+        seeds = table["seed"].nunique()
+        figure.suptitle(f"{seeds} seeds", fontsize=11)
     return figure
+
+
+def _draw_course(axes: Axes, problem: TuningProblem, course: pd.DataFrame) -> None:
+    for arm, its in course.groupby("arm", sort=False):
+        colour = COLOURS[str(arm)]
+        runs = its.pivot(index="trials", columns="seed", values="value")
+        axes.plot(runs.index, runs, color=colour, linewidth=0.8, alpha=0.4)
+        mean = runs.dropna().mean(axis=1)
+        axes.plot(mean.index, mean, color=colour, linewidth=2, label=str(arm))
+    several = len(problem.objectives) > 1
+    axes.set_ylabel("hypervolume" if several else f"best {problem.objectives[0].name}")
+    axes.set_xlabel("trials")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("course, as measured in tuning", fontsize=10)
+    axes.legend(loc="best")
+
+
+def _draw_chosen(axes: Axes, table: pd.DataFrame, column: str) -> None:
+    for place, (arm, its) in enumerate(table.groupby("arm", sort=False)):
+        values, colour = its[column], COLOURS[str(arm)]
+        axes.plot([place] * len(values), values, "o", color=colour, alpha=0.5)
+        axes.plot([place - 0.2, place + 0.2], [values.mean()] * 2, color=colour)
+    axes.set_xticks(range(table["arm"].nunique()), table["arm"].unique().tolist())
+    axes.set_ylabel(column)
+    axes.set_title("chosen, scored anew", fontsize=10)
 
 
 def _label(objective: Objective) -> str:

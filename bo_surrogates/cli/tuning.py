@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -147,17 +148,25 @@ def _tune(folder: Path, *, verbose: bool, **settings: Any) -> None:
 
 
 def _compare(folder: Path, seeds: int, *, verbose: bool, **settings: Any) -> None:
-    from problems.documented.trained_model import tuning_problem
-    from reports.style import save
-    from reports.tuning_figure import draw_comparison
-    from studies.tuning import compare_tuning, write_tables
+    from reports.tuning_report import write_tuning_report
+    from studies.tuning import TuneSettings, compare_tuning
 
     with _kept(folder):
         table = compare_tuning(folder=folder, seeds=range(seeds), watch=_watch(verbose), **settings)
-    problem = tuning_problem(settings["problem"], settings["options"])
-    path = write_tables(problem, table, folder)
-    save(draw_comparison(problem, table), folder / "comparison.png")
-    print(f"\n{path.read_text(encoding='utf-8')}\nwrote {folder}")
+    path = write_tuning_report(
+        folder, TuneSettings(**settings), table, command=_command(sys.argv[1:])
+    )
+    print(f"\n{path.read_text(encoding='utf-8')}\nwrote {path}")
+
+
+def _command(arguments: list[str]) -> str:
+    """The command as given, but for where its results are kept: that is the reader's own."""
+    kept = [
+        word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+        if "--output" not in (before, word) and not word.startswith("--output=")
+    ]
+    return shlex.join(["bo-surrogates", *kept])
 
 
 @contextmanager

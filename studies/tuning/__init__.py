@@ -7,12 +7,22 @@
 `compare_tuning` sets tuned configurations beside random ones and the published default, over seeds.
 """
 
-from studies.tuning.comparison import compare_tuning, scored, summarize_tuning, write_tables
+from studies.tuning.comparison import (
+    ARMS,
+    PUBLISHED,
+    against_default,
+    compare_tuning,
+    markdown,
+    progress,
+    read_trials,
+    scored,
+    summarize_tuning,
+)
 from studies.tuning.configuration import Configuration, read_configuration
 from studies.tuning.tune import Tuned, TuneSettings, retrain, tune
 
 __all__ = [
-    "Configuration", "TuneSettings", "Tuned", "compare_tuning", "read_configuration", "retrain",
-    "scored",
-    "summarize_tuning", "tune", "write_tables",
+    "ARMS", "PUBLISHED", "Configuration", "TuneSettings", "Tuned", "against_default",
+    "compare_tuning", "markdown", "progress", "read_configuration", "read_trials", "retrain",
+    "scored", "summarize_tuning", "tune",
 ]  # fmt: skip

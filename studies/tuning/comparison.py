@@ -123,22 +123,27 @@ def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFram
         table: From `compare_tuning`.
 
     Returns:
-        arm, seeds; of every objective the best value on the test part where there is one (its
-        column "test_..."), as mean and standard error; with several objectives the hypervolume
-        beyond the reference point of what was chosen, on the test part.
+        arm, seeds; of every objective its value at the chosen configuration with the best measured
+        one, as mean and standard error: on the test part where there is one (its column
+        "test_..."), which does not decide which configuration that is; with several objectives the
+        hypervolume beyond the reference point of what was chosen, on the test part.
     """
     per_seed = []
     for key, chosen in table.groupby(["arm", "seed"], sort=False):
         arm, seed = tuple(key)
         columns = [scored(o.name, table) for o in problem.objectives]
         best = {
-            c: chosen[c].min() if o.direction == "minimize" else chosen[c].max()
+            c: chosen.loc[(-o.sign * chosen[o.name]).idxmin(), c]
             for c, o in zip(columns, problem.objectives, strict=True)
         }
         if len(problem.objectives) > 1:
             best["hypervolume"] = _hypervolume(problem, chosen[columns].to_numpy())
         per_seed.append({"arm": arm, "seed": seed, **best})
-    frame = pd.DataFrame(per_seed)
+    return _over_seeds(pd.DataFrame(per_seed))
+
+
+def _over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each arm, "NAME mean" and "NAME sem" over the seeds that have the value."""
     groups = frame.drop(columns="seed").groupby("arm")
     summary = pd.concat(
         {"mean": groups.mean(), "sem": groups.sem()}, axis=1
@@ -147,6 +152,90 @@ def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFram
     summary.insert(0, "seeds", groups.size())
     order = [arm for arm in ARMS if arm in summary.index]
     return summary.loc[order].reset_index()
+
+
+def against_default(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFrame:
+    """What each arm has for the published default's cost, and what it spends for its error.
+
+    Configurations are picked by what was measured in tuning, and reported on the test part.
+
+    Args:
+        problem: The problem of the table, with two or more objectives: the first is set against
+            each of the others.
+        table: From `compare_tuning`.
+
+    Returns:
+        One row an arm: arm, seeds, and as mean and standard error over the seeds that have one, of
+        each further objective C: "ERROR at the default's C" (the best of those chosen that cost no
+        more than the default), "C at the default's ERROR" (the cheapest that is no worse).
+    """
+    error, *costs = problem.objectives
+    shown = scored(error.name, table)
+    rows = []
+    for seed, its in table.groupby("seed", sort=False):
+        default = its[its["arm"] == PUBLISHED]
+        if default.empty:
+            continue  # its training failed
+        for arm, chosen in its.groupby("arm", sort=False):
+            row: dict[str, Any] = {"arm": arm, "seed": seed}
+            merit = error.sign * chosen[error.name]
+            for cost in costs:
+                gain = cost.sign * chosen[cost.name]
+                as_cheap = chosen[gain >= cost.sign * default[cost.name].iloc[0] - 1e-12]
+                as_good = chosen[merit >= error.sign * default[error.name].iloc[0] - 1e-12]
+                if len(as_cheap):
+                    best = (error.sign * as_cheap[error.name]).idxmax()
+                    row[f"{shown} at the default's {cost.name}"] = as_cheap.loc[best, shown]
+                if len(as_good):
+                    best = (cost.sign * as_good[cost.name]).idxmax()
+                    row[f"{cost.name} at the default's {error.name}"] = as_good.loc[best, cost.name]
+            rows.append(row)
+    return _over_seeds(pd.DataFrame(rows))
+
+
+def read_trials(folder: str | Path) -> pd.DataFrame:
+    """All trials of a comparison: the tables of its seeds, with the column seed.
+
+    Args:
+        folder: Of `compare_tuning`.
+
+    Raises:
+        RunError: It holds none.
+    """
+    tables = {
+        int(path.parent.name.removeprefix("seed-")): pd.read_csv(path)
+        for path in Path(folder).glob("seed-*/trials.csv")
+    }
+    if not tables:
+        raise RunError(f"{folder} holds no trials; run the comparison first")
+    return pd.concat([tables[seed].assign(seed=seed) for seed in sorted(tables)], ignore_index=True)
+
+
+def progress(problem: TuningProblem, trials: pd.DataFrame) -> pd.DataFrame:
+    """What each arm had reached after so many trials, as measured in tuning.
+
+    Args:
+        problem: The problem of the trials.
+        trials: From `read_trials`.
+
+    Returns:
+        One row a trial: arm, seed, trials (completed so far, those that broke a constraint
+        included), value: the hypervolume, or the best value of a single objective; NaN before any.
+    """
+    rows = []
+    names = [o.name for o in problem.objectives]
+    for (arm, seed), its in trials.groupby(["arm", "seed"], sort=False):
+        its = its.sort_values("trial")
+        for count in range(1, len(its) + 1):
+            known = its.iloc[:count]
+            known = known[known["feasible"]]
+            if len(names) > 1:
+                value = _hypervolume(problem, known[names].to_numpy()) if len(known) else 0.0
+            else:
+                sign = problem.objectives[0].sign
+                value = sign * (sign * known[names[0]]).max() if len(known) else float("nan")
+            rows.append({"arm": arm, "seed": seed, "trials": count, "value": value})
+    return pd.DataFrame(rows, columns=["arm", "seed", "trials", "value"])
 
 
 def scored(metric: str, table: pd.DataFrame) -> str:
@@ -161,26 +250,25 @@ def _hypervolume(problem: TuningProblem, values: Any) -> float:
     return float(Hypervolume(reference).compute(points[is_non_dominated(points)]))
 
 
-def write_tables(problem: TuningProblem, table: pd.DataFrame, folder: str | Path) -> Path:
-    """Write `summary.csv` and `summary.md`; returns the latter's path.
-
-    Raises:
-        RunError: They cannot be written.
-    """
-    folder = Path(folder)
-    summary = summarize_tuning(problem, table)
-    _write(folder / "summary.csv", summary.to_csv(index=False))
-    names = sorted({c.rsplit(" ", 1)[0] for c in summary.columns if c not in ("arm", "seeds")})
+def markdown(summary: pd.DataFrame) -> str:
+    """A table of `summarize_tuning` or `against_default` for people: mean and standard error."""
+    names = list(
+        dict.fromkeys(c.rsplit(" ", 1)[0] for c in summary.columns if c not in ("arm", "seeds"))
+    )
     lines = [
         "| " + " | ".join(["arm", "seeds", *names]) + " |",
         "|" + "---|" * (len(names) + 2),
     ]
     for _, row in summary.iterrows():
-        cells = [f"{row[f'{n} mean']:.4g} ± {row[f'{n} sem']:.2g}" for n in names]
+        cells = [_cell(row[f"{n} mean"], row[f"{n} sem"]) for n in names]
         lines.append("| " + " | ".join([str(row["arm"]), str(row["seeds"]), *cells]) + " |")
-    path = folder / "summary.md"
-    _write(path, "\n".join(lines) + "\n")
-    return path
+    return "\n".join(lines) + "\n"
+
+
+def _cell(mean: float, sem: float) -> str:
+    if pd.isna(mean):
+        return "none"
+    return f"{mean:.4g}" if pd.isna(sem) else f"{mean:.4g} ± {sem:.2g}"
 
 
 def _write(path: Path, text: str) -> None:

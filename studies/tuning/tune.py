@@ -52,6 +52,14 @@ class TuneSettings:
     seed: int = 0
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
 
+    def initial(self, dim: int) -> int:
+        """Trials of the tuned arm's initial design: a quarter of the budget, 2 (d + 1) at most.
+
+        Spaces of documented networks have ten parameters and more, many of them conditional, and
+        budgets are small: the usual 2 (d + 1) would leave nothing to the surrogate.
+        """
+        return min(2 * (dim + 1), max(self.budget // 4, 2))
+
     def spec(self, *, random: bool = False) -> CampaignSpec:
         """The campaign, or the random search with the same budget and evaluations.
 
@@ -72,7 +80,7 @@ class TuneSettings:
             surrogate=self.surrogate,
             acquisition=self.acquisition,
             budget=self.budget,
-            initial=self.budget if random else None,
+            initial=self.budget if random else self.initial(problem.space.dim),
             batch_size=self.workers,
             workers=self.workers,
             seed=self.seed,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,13 +11,18 @@ import torch
 from bo_surrogates.errors import InputError
 from problems.documented.trained_model import load_model, read_description, tuning_problem
 from reports.tuning_figure import draw_comparison, draw_tuning
+from reports.tuning_report import write_tuning_report
 from studies.tuning import (
+    TuneSettings,
+    against_default,
     compare_tuning,
+    markdown,
+    progress,
     read_configuration,
+    read_trials,
     retrain,
     summarize_tuning,
     tune,
-    write_tables,
 )
 
 OPTIONS = {"epochs": 1, "limit": 64, "batch_size": 32, "squeeze_excite": False}
@@ -43,6 +49,14 @@ def test_the_first_trial_is_the_published_default_and_both_arms_spend_the_budget
     assert counts.to_dict() == {"tuned": 4, "random": 4}
     (published,) = tuned.trials[tuned.trials["published"]].to_dict("records")
     assert (published["arm"], published["trial"], published["width"]) == ("tuned", 0, 12)
+
+
+@pytest.mark.parametrize(("budget", "initial"), [(4, 2), (20, 5), (1000, 14)])
+def test_most_of_a_small_budget_is_left_to_the_surrogate(budget, initial):
+    spec = TuneSettings("pokebnn", budget=budget).spec()
+    assert spec.space.dim == 6
+    assert spec.initial == initial
+    assert TuneSettings("pokebnn", budget=budget).spec(random=True).initial == budget
 
 
 def test_the_front_is_what_no_other_trial_of_its_arm_dominates(tuned):
@@ -188,30 +202,67 @@ def test_a_summary_is_the_mean_over_seeds_of_what_each_arm_chose():
     table = pd.DataFrame(rows, columns=["arm", "seed", "error", "test_error", "log_ace"])
     summary = summarize_tuning(problem, table).set_index("arm")
     assert list(summary.index) == ["tuned", "random"]
-    assert summary.loc["tuned", "test_error mean"] == pytest.approx(0.15)
+    # Of the first seed 0.3, because it was measured as the better one.
+    assert summary.loc["tuned", "test_error mean"] == pytest.approx(0.25)
     assert summary.loc["tuned", "test_error sem"] == pytest.approx(0.05)
     volumes = [0.4 * 2 + 0.2 * 1, 0.3 * 2]
     assert summary.loc["tuned", "hypervolume mean"] == pytest.approx(sum(volumes) / 2)
     assert summary.loc["random", "hypervolume mean"] == pytest.approx(0.1)
 
 
-def test_the_summary_is_written_as_csv_and_markdown(compared, tmp_path):
-    _, table = compared
-    path = write_tables(tuning_problem("pokebnn", OPTIONS), table, tmp_path)
-    lines = path.read_text().splitlines()
-    assert lines[0] == "| arm | seeds | hypervolume | log_ace | test_error |"
-    assert [line.split(" | ")[0] for line in lines[2:]] == [
-        "| tuned", "| random", "| published default",
-    ]  # fmt: skip
-    assert (tmp_path / "summary.csv").exists()
+def test_costs_and_errors_are_set_against_the_published_default():
+    problem = tuning_problem("pokebnn", OPTIONS)
+    rows = [
+        ("tuned", 0, 0.20, 0.22, 5.0),
+        ("tuned", 0, 0.10, 0.13, 5.4),
+        ("tuned", 0, 0.05, 0.06, 6.0),  # dearer than the default
+        ("published default", 0, 0.15, 0.16, 5.5),
+        ("tuned", 1, 0.30, 0.28, 5.0),  # worse than the default
+        ("published default", 1, 0.20, 0.25, 5.5),
+    ]
+    table = pd.DataFrame(rows, columns=["arm", "seed", "error", "test_error", "log_ace"])
+    found = against_default(problem, table).set_index("arm")
+    assert found.loc["tuned", "test_error at the default's log_ace mean"] == pytest.approx(
+        (0.13 + 0.28) / 2
+    )
+    assert found.loc["tuned", "log_ace at the default's error mean"] == pytest.approx(5.4)
+    default = found.loc["published default"]
+    assert default["test_error at the default's log_ace mean"] == pytest.approx(0.205)
+    assert default["log_ace at the default's error mean"] == pytest.approx(5.5)
+    assert "| tuned | 2 | " in markdown(found.reset_index())
+
+
+def test_progress_is_what_the_feasible_trials_so_far_have_reached():
+    problem = tuning_problem("pokebnn", {**OPTIONS, "objectives": ["error"]})
+    trials = pd.DataFrame(
+        [(0, 0.4, False), (1, 0.3, True), (2, 0.1, False), (3, 0.35, True), (4, 0.2, True)],
+        columns=["trial", "error", "feasible"],
+    ).assign(arm="tuned", seed=0)
+    values = progress(problem, trials)["value"].tolist()
+    assert values == pytest.approx([float("nan"), 0.3, 0.3, 0.3, 0.2], nan_ok=True)
+
+
+def test_the_page_of_a_comparison_holds_its_tables_and_says_what_was_run(compared, tmp_path):
+    folder, table = compared
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    settings = TuneSettings(**{**SETTINGS, "budget": 2}, problem="pokebnn")
+    path = write_tuning_report(copy, settings, table, command="bo-surrogates tune pokebnn")
+    text = path.read_text()
+    assert markdown(summarize_tuning(tuning_problem("pokebnn", OPTIONS), table)).strip() in text
+    assert "in 0 of 2 seeds" in text or "in 1 of 2 seeds" in text or "in 2 of 2 seeds" in text
+    assert "cannot give less than 0.5" in text
+    assert "- `bo-surrogates tune pokebnn`" in text
+    assert {p.name for p in copy.iterdir()} >= {"comparison.png", "summary.csv", "default.csv"}
 
 
 def test_the_figure_of_a_comparison_shows_all_arms(compared):
-    _, table = compared
-    (axes,) = draw_comparison(tuning_problem("pokebnn", OPTIONS), table).axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    folder, table = compared
+    problem = tuning_problem("pokebnn", OPTIONS)
+    course = progress(problem, read_trials(folder))
+    left, right = draw_comparison(problem, table, course).axes
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
     assert sorted(labels) == ["published default", "random", "tuned"]
-    assert axes.get_ylabel() == "test_error"
+    assert (left.get_ylabel(), right.get_ylabel()) == ("hypervolume", "test_error")
     one = tuning_problem("pokebnn", {**OPTIONS, "objectives": ["error"]})
-    (axes,) = draw_comparison(one, table).axes
-    assert axes.get_ylabel() == "test_error"
+    left, right = draw_comparison(one, table, progress(one, read_trials(folder))).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("best error", "test_error")
