@@ -169,7 +169,8 @@ def _run(
         f"{config.epochs} epochs at most. Options that were set: "
         f"{', '.join(f'{k} = {v}' for k, v in settings.options.items()) or 'none'}.",
         f"{settings.budget} trials an arm, {settings.workers} at a time; the surrogate is "
-        f"`{settings.surrogate}`, after an initial design of {spec.initial}; the published default is the first trial of the tuned arm; "
+        f"`{settings.surrogate}`, after an initial design of {spec.initial}; the published default "
+        "is the first trial of the tuned arm; "
         f"random search is a scrambled Sobol design. Constraints: {constraints}.",
         f"A trial took {seconds:.2g} s (median, wall clock, other work on the machine included).",
         f"{ran['platform']}, {ran['processor']}, {ran['cores']} cores; {versions}.",
