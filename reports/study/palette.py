@@ -91,7 +91,7 @@ def looks(surrogates: Mapping[str, str]) -> dict[str, Look]:
     found = {
         label: Look(*own, _MARKERS[own[1]][COLOURS.index(own[0])]) for label, own in taken.items()
     }
-    found |= {label: Look(GREY, DOTTED, "x") for label in searches}  # no surrogate's colour
+    found |= {label: Look(GREY, DOTTED, "X") for label in searches}  # no surrogate's colour
     return {label: found[label] for label in surrogates}
 
 
