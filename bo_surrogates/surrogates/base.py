@@ -242,23 +242,31 @@ class Surrogate(Model):
     entry_name: str = ""  # set by Entry.build
     training_data: TrainingData | None = None  # set by Entry.build
 
-    def transform_outcomes(
+    def start(
         self,
         train_X: Tensor,
         train_Y: Tensor,
         train_Yvar: Tensor | None,
         outcome_transform: OutcomeTransform | None,
+        config: Config | None,
+        seed: int | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Outcomes and variances as the model is fitted to them; keeps the transform, trained.
+        """First steps of the constructor of a model that is no GPyTorch model.
 
-        For constructors of models that are no GPyTorch models, which do this themselves.
+        Keeps the configuration (its defaults if None), the seed (drawn if None) and the transform,
+        trained.
+
+        Returns:
+            Outcomes and their variances as the model is fitted to them, without a graph.
         """
-        if outcome_transform is None:
-            return train_Y, train_Yvar
-        outcome_transform.train()
-        Y, Yvar = outcome_transform(train_Y, train_Yvar, X=train_X)
-        self.add_module("outcome_transform", outcome_transform.to(train_Y))
-        return Y, Yvar
+        self.config = config or self.config_class()
+        self.seed = seed_or_random(seed)
+        Y, Yvar = train_Y, train_Yvar
+        if outcome_transform is not None:
+            outcome_transform.train()
+            Y, Yvar = outcome_transform(train_Y, train_Yvar, X=train_X)
+            self.add_module("outcome_transform", outcome_transform.to(train_Y))
+        return Y.detach(), None if Yvar is None else Yvar.detach()
 
     def prepare(self) -> None:
         """What a subclass adds to the constructed, unfitted model; ends every constructor."""

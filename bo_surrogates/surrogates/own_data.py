@@ -15,7 +15,7 @@ from botorch.models.transforms.outcome import OutcomeTransform
 from torch import Tensor
 
 from bo_surrogates.config import Config
-from bo_surrogates.surrogates.base import Surrogate, seed_or_random
+from bo_surrogates.surrogates.base import Surrogate
 
 
 class OwnDataSurrogate(Surrogate):
@@ -50,17 +50,13 @@ class OwnDataSurrogate(Surrogate):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.config = config or self.config_class()
-        self.seed = seed_or_random(seed)
-        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
+        Y, Yvar = self.start(train_X, train_Y, train_Yvar, outcome_transform, config, seed)
         if input_transform is not None:
             self.input_transform = input_transform.to(train_X)
         # Training data are no part of the state: `state_dict` holds what was learnt from them.
         self.register_buffer("_inputs", train_X, persistent=False)
-        self.register_buffer("_targets", Y.detach(), persistent=False)
-        self.register_buffer(
-            "_target_variance", None if Yvar is None else Yvar.detach(), persistent=False
-        )
+        self.register_buffer("_targets", Y, persistent=False)
+        self.register_buffer("_target_variance", Yvar, persistent=False)
         self._outputs: list[int] | None = None  # of a model made by subset_output
         self.eval()
         self.make_parts()

@@ -229,14 +229,12 @@ class SAAS(Surrogate):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.config = config or SAASConfig()
-        self.seed = seed_or_random(seed)
-        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
+        Y, Yvar = self.start(train_X, train_Y, train_Yvar, outcome_transform, config, seed)
         members = self.config.members
         self.members = SAASMembers(
             train_X,
-            Y.detach().expand(-1, members).contiguous(),
-            None if Yvar is None else Yvar.detach().expand(-1, members).contiguous(),
+            Y.expand(-1, members).contiguous(),
+            None if Yvar is None else Yvar.expand(-1, members).contiguous(),
             input_transform,
             config=self.config,
             seed=self.seed,

@@ -82,16 +82,9 @@ class ScaleMixtureProcess(Surrogate, FantasizeMixin):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.config = config or self.config_class()
-        self.seed = seed_or_random(seed)
-        Y, Yvar = self.transform_outcomes(train_X, train_Y, train_Yvar, outcome_transform)
+        Y, Yvar = self.start(train_X, train_Y, train_Yvar, outcome_transform, config, seed)
         self.gp = self.gp_class(
-            train_X,
-            Y.detach(),
-            None if Yvar is None else Yvar.detach(),
-            input_transform,
-            config=self.config,
-            seed=self.seed,
+            train_X, Y, Yvar, input_transform, config=self.config, seed=self.seed
         )
         self._outputs = list(range(train_Y.shape[-1]))  # those kept by subset_output
         self.prepare()
