@@ -130,8 +130,8 @@ def draw_overall(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
         figure, panels = grid(1 + ranked, 2, 2.5, len(looks))
         _averages(panels[0], analysis.normalized, "normalized", looks)
         panels[0].set_ylabel("normalized regret (1 = initial design)", fontsize=LABEL)
-        values = analysis.normalized["normalized"]
-        log_axis(panels[0], "y", positive_floor(values.to_numpy()), float(values.max()))
+        values = analysis.normalized[["normalized", "low", "high"]].to_numpy()
+        log_axis(panels[0], "y", positive_floor(values), float(values.max()))
         if ranked:
             _averages(panels[1], analysis.ranks, "rank", looks)
             panels[1].set_ylabel("average rank (1 = best)", fontsize=LABEL)
@@ -145,7 +145,7 @@ def draw_overall(analysis: Analysis, looks: dict[str, Look]) -> Figure | None:
 
 
 def _averages(axes: Axes, curves: pd.DataFrame, name: str, looks: dict[str, Look]) -> None:
-    floor = positive_floor(curves[name].to_numpy())
+    floor = positive_floor(curves[[name, "low", "high"]].to_numpy())
     for place, (surrogate, look) in enumerate(looks.items()):
         mine = curves[curves["surrogate"] == surrogate]
         at, value, low, high = (

@@ -133,7 +133,7 @@ def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFram
         arm, seed = tuple(key)
         columns = [scored(o.name, table) for o in problem.objectives]
         best = {
-            c: chosen.loc[(-o.sign * chosen[o.name]).idxmin(), c]
+            c: float(chosen[c].iloc[int((o.sign * chosen[o.name]).to_numpy().argmax())])
             for c, o in zip(columns, problem.objectives, strict=True)
         }
         if len(problem.objectives) > 1:

@@ -129,19 +129,20 @@ def test_regret_against_seconds_is_what_half_of_the_seeds_had_reached():
 def test_costs_are_geometric_means_over_problems_of_medians():
     steps = pd.DataFrame(
         [
-            (problem, "gp", seed, fit, 0.1, 0.0, 0.0, 100.0 + seed)
+            (problem, "gp", seed, fit, 0.1, 0.0, 0.0, 2 * fit, 100.0 + seed)
             for problem, fits in (("p", [0.9, 1.9, 9.9]), ("q", [7.9, 7.9, 7.9]))
             for seed in (0, 1)
             for fit in fits
         ],
         columns=[
             "problem", "surrogate", "seed", "fit_seconds", "acquisition_seconds",
-            "evaluation_seconds", "overhead_seconds", "peak_memory_mb",
+            "evaluation_seconds", "overhead_seconds", "cpu_seconds", "peak_memory_mb",
         ],
     )  # fmt: skip
     (row,) = cost_per_iteration(steps).itertuples()
     assert row.seconds == pytest.approx(4.0)
     assert row.fit_seconds == pytest.approx((1.9 * 7.9) ** 0.5)
+    assert row.cpu_seconds == pytest.approx(2 * (1.9 * 7.9) ** 0.5)
     assert (row.low, row.high) == pytest.approx((4.0, 4.0))
     assert row.overhead == 0
     assert row.peak_memory_mb == 101
