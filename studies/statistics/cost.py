@@ -9,6 +9,7 @@ from studies.statistics.bootstrap import hierarchical_bootstrap
 from studies.statistics.curves import median_interval, quartiles
 
 POINTS = 80  # of a curve against time
+LEAST = 1e-6  # seconds: what takes less has no logarithm worth averaging, and is shown as 0
 
 
 def cost_per_iteration(
@@ -29,7 +30,7 @@ def cost_per_iteration(
     total = iterations.assign(total=iterations["fit_seconds"] + iterations["acquisition_seconds"])
     names = ["total", "fit_seconds", "acquisition_seconds", "cpu_seconds"]
     for surrogate, mine in total.groupby("surrogate", sort=False):
-        runs = mine.groupby(["problem", "seed"], sort=False)[names].median().clip(lower=1e-6)
+        runs = mine.groupby(["problem", "seed"], sort=False)[names].median().clip(lower=LEAST)
         groups = [np.log(g.to_numpy()) for _, g in runs.groupby(level=0, sort=False)]
         found = hierarchical_bootstrap(
             groups, within="median", fixed_problems=True, level=level, resamples=resamples,
@@ -42,9 +43,9 @@ def cost_per_iteration(
                 "seconds": np.exp(found.value[0]),
                 "low": np.exp(found.low[0]),
                 "high": np.exp(found.high[0]),
-                "fit_seconds": np.exp(found.value[1]),
-                "acquisition_seconds": np.exp(found.value[2]),
-                "cpu_seconds": np.exp(found.value[3]),
+                "fit_seconds": _seconds(found.value[1]),
+                "acquisition_seconds": _seconds(found.value[2]),
+                "cpu_seconds": _seconds(found.value[3]),
                 "overhead": spent["overhead_seconds"] / max(spent.sum(), 1e-9),
                 "peak_memory_mb": mine["peak_memory_mb"].max(),
             }
@@ -54,6 +55,11 @@ def cost_per_iteration(
         "overhead", "peak_memory_mb",
     )  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _seconds(logarithm: float) -> float:
+    seconds = float(np.exp(logarithm))
+    return seconds if seconds > LEAST * (1 + 1e-9) else 0.0
 
 
 def regret_against_seconds(

@@ -209,29 +209,8 @@ if __name__ == "__main__":
 """
 
 
-def test_an_interrupted_campaign_leaves_nothing_running_and_is_resumed(scheduler, folder, tmp_path):
-    waiting = []
-
-    def interrupt(event):  # what Ctrl-C raises, while trial 1 is at its first attempt
-        if event.kind == "completed":
-            waiting.extend(next_waiting(folder))
-            raise KeyboardInterrupt
-
-    with Campaign.create(
-        spec(scheduler=scheduler, budget=2, initial=2), tmp_path / "c.db"
-    ) as campaign:
-        with pytest.raises(KeyboardInterrupt):
-            campaign.run(on_event=interrupt)
-        wait_until(lambda: not is_alive(waiting[0]))
-        assert is_alive(waiting[1])
-        acknowledged = campaign.trials[0]
-        assert acknowledged.status == "completed"
-        campaign.run()
-        trials = campaign.trials
-    assert_resumed(trials, acknowledged, folder)
-
-
-def test_a_killed_campaign_leaves_nothing_running_and_is_resumed(scheduler, folder, tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_campaign_leaves_nothing_running_and_is_resumed(scheduler, folder, tmp_path, end):
     database = tmp_path / "c.db"
     Campaign.create(spec(scheduler=scheduler, budget=2, initial=2), database).close()
     (tmp_path / "go.py").write_text(CAMPAIGN)
@@ -240,24 +219,22 @@ def test_a_killed_campaign_leaves_nothing_running_and_is_resumed(scheduler, fold
         env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         pid, worker = next_waiting(folder)  # trial 1, at its first attempt
         with Campaign.open(database, read_only=True) as looking:
             wait_until(lambda: looking.trials[0].status == "completed")
             acknowledged = looking.trials[0]
+        os.kill(running.pid, end)
+        running.wait(PATIENCE)
     finally:
         running.kill()
-        running.wait(PATIENCE)
     wait_until(lambda: not is_alive(pid))
     assert is_alive(worker)
     with Campaign.open(database) as campaign:
         campaign.run()
         trials = campaign.trials
-    assert_resumed(trials, acknowledged, folder)
-
-
-def assert_resumed(trials, acknowledged, folder):
     assert [t.status for t in trials] == ["completed"] * 2
     assert trials[0] == acknowledged
     assert trials[1].attempt == 2
