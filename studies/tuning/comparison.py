@@ -19,6 +19,7 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.running import evaluation_seed
 from bo_surrogates.errors import RunError
+from bo_surrogates.objective import Objective
 from problems.documented.trained_model import tuning_problem
 from problems.documented.tuning_problem import TuningProblem
 from studies.tuning.configuration import Configuration
@@ -133,13 +134,17 @@ def summarize_tuning(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFram
         arm, seed = tuple(key)
         columns = [scored(o.name, table) for o in problem.objectives]
         best = {
-            c: float(chosen[c].iloc[int((o.sign * chosen[o.name]).to_numpy().argmax())])
-            for c, o in zip(columns, problem.objectives, strict=True)
+            c: float(_best(chosen, o)[c]) for c, o in zip(columns, problem.objectives, strict=True)
         }
         if len(problem.objectives) > 1:
             best["hypervolume"] = _hypervolume(problem, chosen[columns].to_numpy())
         per_seed.append({"arm": arm, "seed": seed, **best})
     return _over_seeds(pd.DataFrame(per_seed))
+
+
+def _best(chosen: pd.DataFrame, objective: Objective) -> pd.Series:
+    """The configuration with the best measured value of an objective."""
+    return chosen.iloc[int((objective.sign * chosen[objective.name]).to_numpy().argmax())]
 
 
 def _over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -184,11 +189,10 @@ def against_default(problem: TuningProblem, table: pd.DataFrame) -> pd.DataFrame
                 as_cheap = chosen[gain >= cost.sign * default[cost.name].iloc[0] - 1e-12]
                 as_good = chosen[merit >= error.sign * default[error.name].iloc[0] - 1e-12]
                 if len(as_cheap):
-                    best = (error.sign * as_cheap[error.name]).idxmax()
-                    row[f"{shown} at the default's {cost.name}"] = as_cheap.loc[best, shown]
+                    row[f"{shown} at the default's {cost.name}"] = _best(as_cheap, error)[shown]
                 if len(as_good):
-                    best = (cost.sign * as_good[cost.name]).idxmax()
-                    row[f"{cost.name} at the default's {error.name}"] = as_good.loc[best, cost.name]
+                    cheapest = _best(as_good, cost)[cost.name]
+                    row[f"{cost.name} at the default's {error.name}"] = cheapest
             rows.append(row)
     return _over_seeds(pd.DataFrame(rows))
 
