@@ -223,6 +223,7 @@ def test_random_search_takes_part_as_the_design_that_goes_on(tmp_path):
     (cell,) = study.resolve().cells
     record = read_cell(tmp_path / "run" / "cells" / f"{cell.name}.jsonl", cell)
     X = torch.tensor([x for i in record.iterations for x in i["X"]], dtype=torch.float64)
+    assert [len(i["X"]) for i in record.iterations] == [4, 1, 1]  # the design, two batches
     problem = cell.problem.make()
     torch.testing.assert_close(X, sobol_design(problem.space, len(X), derive_seed(0, "sobol")))
     assert results.cells["state"].tolist() == ["done"]
