@@ -60,8 +60,9 @@ def ours(
     problem = PROBLEMS["hartmann6"].make(negate=True)
 
     def work(seed: int) -> Mapping[str, Callable[[], object]]:
-        X = sobol_design(problem.space, n, seed).to(device)
-        Y = problem(X).unsqueeze(-1)
+        X = sobol_design(problem.space, n, seed)
+        Y = problem(X).unsqueeze(-1).to(device)
+        X = X.to(device)
         made = {}
 
         def fit() -> None:
@@ -88,8 +89,9 @@ def botorch(
     problem = PROBLEMS["hartmann6"].make(negate=True)
 
     def work(seed: int) -> Mapping[str, Callable[[], object]]:
-        X = sobol_design(problem.space, n, seed).to(device)
-        Y = problem(X).unsqueeze(-1)
+        X = sobol_design(problem.space, n, seed)
+        Y = problem(X).unsqueeze(-1).to(device)
+        X = X.to(device)
         made = {}
 
         def fit() -> None:
