@@ -21,9 +21,10 @@ With the activation's dual maps F and Fd (`dual_activations.py`), from one layer
 starting from K = T = sw z.z' / d + sb; the variances q follow K's rule with the diagonal maps. The
 cost is linear in depth.
 
-Matrices of many entries are computed in blocks of rows that stay in the processor's cache, half of
-them where the two sets of points are one, and their derivatives by repeating the recursion in each
-block: the memory of a gradient is that of the matrix, whatever the depth.
+Matrices of many entries are computed in blocks of rows, half of them where the two sets of points
+are one, and their derivatives by repeating the recursion in each block: the memory of a gradient is
+that of the matrix, whatever the depth. On a CPU a block stays in the cache; a GPU is busy only with
+large ones.
 """
 
 from __future__ import annotations
@@ -38,8 +39,29 @@ from torch import Tensor
 from bo_surrogates.kernels.dual_activations import DualActivation
 
 Kind = Literal["nngp", "tangent", "both"]
-WHOLE = 2**16  # entries up to which a matrix is computed at once
-BLOCK = 2**15  # entries of a block
+
+
+class Tiling(NamedTuple):
+    """How large matrices are cut.
+
+    Attributes:
+        whole: Entries up to which a matrix is computed at once.
+        block: Entries of a block.
+        rows: At most, of a block of a symmetric matrix, which is computed up to the diagonal.
+    """
+
+    whole: int
+    block: int
+    rows: int
+
+
+CPU_TILING = Tiling(whole=2**16, block=2**15, rows=128)
+GPU_TILING = Tiling(whole=2**22, block=2**22, rows=2**11)  # 32 MiB a temporary in float64
+
+
+def tiling(device: torch.device) -> Tiling:
+    """For matrices on a device."""
+    return CPU_TILING if device.type == "cpu" else GPU_TILING
 
 
 @dataclass(frozen=True)
@@ -189,7 +211,7 @@ def gram(
         One or two matrices `... x n x m`, differentiable any number of times.
     """
     arguments = (z1, z2, bias, factor1, factor2)
-    if z1.shape[-2] > 1 and _entries(z1, z2) > WHOLE:
+    if z1.shape[-2] > 1 and _entries(z1, z2) > tiling(z1.device).whole:
         return _Blocks.apply(network, kind, z1 is z2, *arguments)
     return _whole(network, kind, *arguments)
 
@@ -232,7 +254,7 @@ class _Blocks(torch.autograd.Function):
         n, m, z = inputs[0].shape[-2], inputs[1].shape[-2], inputs[0]
         size = (*torch.broadcast_shapes(*(t.shape[:-2] for t in inputs if t is not None)), n, m)
         outputs = tuple(z.new_empty(size) for _ in range(1 + (kind == "both")))
-        for start, stop, end in _plan(size, symmetric):
+        for start, stop, end in _plan(size, symmetric, tiling(z.device)):
             block = _whole(network, kind, *_cut(inputs, start, stop, end))
             for whole, part in zip(outputs, block, strict=True):
                 whole[..., start:stop, :end] = part
@@ -256,7 +278,7 @@ class _Blocks(torch.autograd.Function):
             return (None, None, None, *(next(found) if wanted else None for wanted in needed))
         totals = [torch.zeros_like(t) if w else None for t, w in zip(inputs, needed, strict=True)]
         size = next(g.shape for g in grads if g is not None)
-        for start, stop, end in _plan(size, ctx.symmetric):
+        for start, stop, end in _plan(size, ctx.symmetric, tiling(inputs[0].device)):
             parts: list[Any] = [
                 None if t is None else t.detach().requires_grad_(wanted)
                 for t, wanted in zip(_cut(inputs, start, stop, end), needed, strict=True)
@@ -281,14 +303,14 @@ class _Blocks(torch.autograd.Function):
         return (None, None, None, *totals)
 
 
-def _plan(size: tuple[int, ...], symmetric: bool) -> Iterator[tuple[int, int, int]]:
+def _plan(size: tuple[int, ...], symmetric: bool, cut: Tiling) -> Iterator[tuple[int, int, int]]:
     """First row, end of the rows and end of the columns of each block."""
     *batch, n, m = size
     start = 0
     while start < n:
         # A symmetric matrix is computed up to the diagonal: its first blocks have more rows.
-        rows = max(1, BLOCK // torch.Size(batch).numel() // (start + 32 if symmetric else m))
-        stop = min(n, start + min(rows, 128) if symmetric else start + rows)
+        rows = max(1, cut.block // torch.Size(batch).numel() // (start + 32 if symmetric else m))
+        stop = min(n, start + min(rows, cut.rows) if symmetric else start + rows)
         yield start, stop, stop if symmetric else m
         start = stop
 

@@ -237,7 +237,9 @@ class ScaleMixturePosterior(Posterior):
             )
         scales, normals = base_samples[..., :1, :], base_samples[..., 1:, :]
         multiplier = self.scale_multiplier(scales[..., :1] if self.shared_scale else scales)
-        deviation = (self._standard_tril @ normals.mT.unsqueeze(-1)).squeeze(-1).mT
+        # All samples by one product of matrices; one a sample would copy the factor for each.
+        flat = normals.mT.reshape(-1, *normals.mT.shape[len(sample_shape) :]).movedim(0, -2)
+        deviation = (flat @ self._standard_tril.mT).movedim(-2, 0).reshape(normals.mT.shape).mT
         return self.loc + self.unit * multiplier * deviation
 
     # ---- affine maps -------------------------------------------------------------------------
