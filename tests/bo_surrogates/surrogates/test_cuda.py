@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from bo_surrogates.kernels.infinite_width import NTKKernel
+from bo_surrogates.kernels.recursion import GPU_TILING
 from bo_surrogates.loop import propose
 from bo_surrogates.objective import Objective
 from bo_surrogates.space import Float, Space
@@ -31,6 +33,23 @@ def test_a_model_built_on_the_gpu_predicts_and_differentiates_there(name):
     # Reductions differ in their order, and training amplifies it: agreement to a part of Y's range.
     reference = SURROGATES[name].build(X, Y, bounds=BOUNDS, seed=0).posterior(TEST).mean
     assert (posterior.mean.cpu() - reference).abs().max() < 0.1 * (Y.max() - Y.min())
+
+
+@pytest.mark.parametrize("columns", [GPU_TILING.rows, GPU_TILING.rows + 300])
+def test_matrices_cut_into_the_gpus_blocks_are_those_of_the_cpu(columns):
+    """A square one by its half, and a wider one; with their gradient in the inputs' scales."""
+    generator = torch.Generator().manual_seed(2)
+    x1 = torch.rand(GPU_TILING.rows + 100, 3, generator=generator, dtype=torch.float64)
+    x2 = x1 if columns == GPU_TILING.rows else torch.rand(columns, 3, dtype=torch.float64)
+    found = {}
+    for device in ("cpu", "cuda"):
+        kernel = NTKKernel("erf", 2, 3).double().to(device)
+        a = x1.to(device)
+        K = kernel.forward(a, a if x2 is x1 else x2.to(device))
+        (gradient,) = torch.autograd.grad(K.cos().mean(), kernel.log_input_scale)
+        found[device] = K.detach().cpu(), gradient.cpu()
+    for ours, expected in zip(found["cuda"], found["cpu"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", list(SURROGATES))
