@@ -7,10 +7,14 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from benchmarks.postgresql_server import NoPostgreSQLError, PostgreSQLServer
 
 torch.set_num_threads(1)
+# No test depends on how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _numbers = itertools.count()
 

@@ -193,6 +193,7 @@ def _construct(
     if name == "integrated_variance":
         if X_integration is None:
             raise InputError("acquisition 'integrated_variance' needs points to integrate over")
+        X_integration = X_integration.to(X_baseline)
         w = _feasibility(model, X_integration, config, seed, constraints)
         return IntegratedVarianceReduction(model, X_integration, X_baseline, w, X_pending)
     sampler = make_sampler(model, X_baseline, config.mc_samples, seed)

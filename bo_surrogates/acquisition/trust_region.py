@@ -155,10 +155,10 @@ def narrowed(
         return space
     weights = torch.ones(len(chosen), dtype=torch.float64)
     if lengthscales is not None:
-        logs = lengthscales.double()[chosen].log()
+        logs = lengthscales.to("cpu", torch.float64)[chosen].log()
         weights = (logs - logs.mean()).exp()
     low, high = space.model_bounds.double()
-    Z = space.to_model(centre.double().unsqueeze(0))[0]
+    Z = space.to_model(centre.to("cpu", torch.float64).unsqueeze(0))[0]
     half = torch.zeros_like(Z)
     half[chosen] = weights * length / 2 * (high - low)[chosen]
     Z = Z.clamp(low, high)

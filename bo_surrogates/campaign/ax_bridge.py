@@ -65,6 +65,7 @@ from bo_surrogates.campaign.spec import CampaignSpec
 from bo_surrogates.campaign.spending import at_target
 from bo_surrogates.campaign.trial import Trial
 from bo_surrogates.design import initial_design
+from bo_surrogates.device import usable_device
 from bo_surrogates.errors import FitWarning, RunError, SpaceExhausted
 from bo_surrogates.objective import metric_names
 from bo_surrogates.seeding import derive_seed, fixed_seed
@@ -252,7 +253,7 @@ class RegistryGenerator(BoTorchGenerator):
         pending = search.space.to_target(search.X_pending)  # where points are sought
         integration = asked.integration
         if integration is not None:
-            integration = to_ax_columns(search.space, integration).to(like)
+            integration = to_ax_columns(search.space, integration)
         self.acquisition = InModelCoordinates(
             make_acquisition(
                 model,
@@ -319,9 +320,10 @@ class RegistryAdapter(TorchAdapter):
     Args:
         experiment: Says what the parameters and metrics are.
         generator: The first one, to be replaced with each fit.
+        device: Where it is fitted and asked.
     """
 
-    def __init__(self, experiment: Any, generator: RegistryGenerator) -> None:
+    def __init__(self, experiment: Any, generator: RegistryGenerator, device: torch.device) -> None:
         super().__init__(
             experiment=experiment,
             generator=generator,
@@ -330,6 +332,7 @@ class RegistryAdapter(TorchAdapter):
             transforms=[*MBM_X_trans, ToldNoise, StandardizeOutcomes],
             fit_tracking_metrics=False,
             fit_on_init=False,
+            torch_device=device,
         )
 
     def fit_to(
@@ -384,10 +387,14 @@ class AxBridge:
 
     Args:
         spec: The campaign.
+
+    Raises:
+        InputError: This machine has no such device as the campaign asks for.
     """
 
     def __init__(self, spec: CampaignSpec) -> None:
         self.spec = spec
+        self._device = usable_device(spec.device)
         self.metrics = metric_names(spec.objectives, spec.constraints)
         self._x = [f"x{i}" for i in range(spec.space.dim)]
         # Of one length, so that Ax, which sorts them, keeps their order.
@@ -644,7 +651,9 @@ class AxBridge:
         asked = Asked(
             search=search,
             config=spec.acquisition,
-            goals=standardized_goals(spec.objectives, constraints, self._measured(completed)),
+            goals=standardized_goals(
+                spec.objectives, constraints, self._measured(completed).to(self._device)
+            ),
             integration=integration_points(
                 spec.space, spec.acquisition, derive_seed(spec.seed, "integration", first)
             ),
@@ -652,7 +661,7 @@ class AxBridge:
         )
         generator = RegistryGenerator(surrogate_spec, asked)
         if self._adapter is None:
-            self._adapter = RegistryAdapter(self.experiment, generator)
+            self._adapter = RegistryAdapter(self.experiment, generator, self._device)
         sems = {self._y[m]: training_noise(spec, completed, m) for m in self.metrics}
         self._adapter.fit_to(self.training_data(completed), generator, sems)
         return self._adapter

@@ -57,8 +57,8 @@ Facts = tuple[Space, Sequence[Objective], Sequence[OutcomeConstraint], FidelityC
 ProblemFacts = Callable[[str, Mapping[str, Any]], Facts]
 
 SETTINGS = (
-    "budget", "budget_cost", "initial", "batch_size", "workers", "threads", "seed", "timeout",
-    "executor", "scheduler", "asynchronous", "retries", "retry_on", "replicates",
+    "budget", "budget_cost", "initial", "batch_size", "workers", "threads", "device", "seed",
+    "timeout", "executor", "scheduler", "asynchronous", "retries", "retry_on", "replicates",
     "max_consecutive_failures", "on_interrupt",
 )  # fmt: skip
 # What a problem brings along, so that a file that names one does not say it too.

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.execution.resources import EXECUTORS, Resources
+from bo_surrogates.device import device_named
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.fidelity import FidelityConfig, check_fidelity
 from bo_surrogates.objective import NOISES, Noise, Objective, OutcomeConstraint, metric_names
@@ -103,6 +104,8 @@ class CampaignSpec:
         workers: Trials evaluated at a time, >= 1. Results do not depend on it.
         threads: Threads that numerical libraries (torch, BLAS) may use in one evaluation, >= 1. Of
             no effect on commands.
+        device: Where surrogates are fitted to propose points: "cpu", or "cuda" for a GPU, which is
+            worth it from about a thousand trials on. Results depend on it as on rounding.
         seed: Of everything drawn at random, in [0, 2**63).
         first_points: Points of the user's own, evaluated first and in order; they count towards the
             initial design. Each is a point of the space, none is given twice.
@@ -147,6 +150,7 @@ class CampaignSpec:
     batch_size: int = 1
     workers: int = 1
     threads: int = 1
+    device: str = "cpu"
     seed: int = 0
     first_points: tuple[Values, ...] = ()
     black_box: BlackBoxSource | None = None
@@ -190,6 +194,7 @@ class CampaignSpec:
                      "max_consecutive_failures"):  # fmt: skip
             _check_integer(name, getattr(self, name), 1)
         self._check_execution()
+        device_named(self.device)
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         self._check_first_points()
         if self.initial is not None:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from bo_surrogates.config import Config, choice, integer, real, text, words
+from bo_surrogates.device import usable_device
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.objective import Objective, OutcomeConstraint
 from bo_surrogates.seeding import derive_seed, fixed_seed
@@ -178,11 +179,7 @@ class TuningProblem(Problem):
             config=config,
             negate=negate,
         )
-        try:
-            self.device = torch.device(device)
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {device!r} cannot be used here: {error}") from error
+        self.device = usable_device(device)
 
     # ---- what a subclass says --------------------------------------------------------------------
     def network(self, values: Values) -> nn.Module:

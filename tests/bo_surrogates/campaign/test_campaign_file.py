@@ -403,13 +403,13 @@ def parsed_or_refused(data):
     assert CampaignSpec.from_dict(spec.to_dict()) == spec
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything)
 def test_any_mapping_is_a_campaign_or_an_input_error(data):
     parsed_or_refused(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_valid_file_with_one_value_replaced_is_a_campaign_or_an_input_error(data):
     import tomllib
@@ -431,7 +431,7 @@ def test_a_valid_file_with_one_value_replaced_is_a_campaign_or_an_input_error(da
     parsed_or_refused(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(st.sampled_from("xyT n+-*/()<=>.0123456789e"), max_size=20)
     | st.text(max_size=20)

@@ -157,7 +157,7 @@ def test_the_digits_shown_bound_the_rounding(cell, half):
     assert digits_shown(cell, "comma" if cell == "0,5" else "point") == pytest.approx(half)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_file_is_read_or_refused_with_its_name(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.csv"

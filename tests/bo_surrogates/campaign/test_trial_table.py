@@ -233,7 +233,7 @@ def test_further_columns_and_units_behind_names_are_harmless(campaign):
     assert len(told.finished) == 4
 
 
-@settings(max_examples=150, deadline=None,
+@settings(max_examples=150,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(data=st.data())
 def test_any_scribble_in_a_form_is_recorded_right_or_refused_whole(campaign, data):

@@ -41,7 +41,7 @@ def reference(network: BatchedMLP, theta: Tensor, X: Tensor) -> Tensor:
     return h
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(networks, st.integers(1, 4), st.lists(st.integers(1, 3), max_size=3))
 def test_every_network_equals_a_plain_one(
     network: BatchedMLP, k: int, batch_and_n: list[int]
@@ -57,7 +57,7 @@ def test_every_network_equals_a_plain_one(
         torch.testing.assert_close(values[i], reference(network, theta[i], X))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(networks)
 def test_each_network_at_its_own_inputs_equals_a_plain_one(network: BatchedMLP) -> None:
     theta = parameters(network)
@@ -69,7 +69,7 @@ def test_each_network_at_its_own_inputs_equals_a_plain_one(network: BatchedMLP) 
         torch.testing.assert_close(values[i], reference(network, theta[i], X[i]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(networks, st.integers(1, 4))
 def test_packing_undoes_unpacking(network: BatchedMLP, k: int) -> None:
     theta = parameters(network, k)

@@ -1,13 +1,19 @@
-"""Every surrogate follows its data to a GPU, and predicts there what it predicts on the CPU."""
+"""Every surrogate follows its data to a GPU, and predicts there what it predicts on the CPU; points
+are proposed there, by the loop and in campaigns."""
 
 import pytest
 import torch
 
+from bo_surrogates.acquisition.config import AcquisitionConfig
+from bo_surrogates.campaign.ax_bridge import AxBridge
+from bo_surrogates.campaign.spec import CampaignSpec
+from bo_surrogates.campaign.trial import Measurement, Trial
+from bo_surrogates.design import sobol_design
 from bo_surrogates.kernels.infinite_width import NTKKernel
 from bo_surrogates.kernels.recursion import GPU_TILING
 from bo_surrogates.loop import propose
-from bo_surrogates.objective import Objective
-from bo_surrogates.space import Float, Space
+from bo_surrogates.objective import Objective, OutcomeConstraint
+from bo_surrogates.space import Choice, Float, Int, LinearConstraint, Space
 from bo_surrogates.surrogates import SURROGATES
 
 pytestmark = [
@@ -58,3 +64,71 @@ def test_a_point_is_proposed_on_the_gpu(name):
     proposal = propose(space, X.cuda(), Y.cuda(), objectives=[Objective("y")], surrogate=name)
     assert proposal.X.is_cuda
     space.validate(space.decode(proposal.X[0]))
+
+
+FLOATS = Space([Float("a", 0.0, 1.0), Float("b", 0.1, 10.0, log=True)])
+MIXED = Space(
+    [Float("a", 0.0, 1.0), Float("b", 0.0, 1.0), Int("n", 1, 9), Choice("c", ("x", "y", "z"))],
+    constraints=[LinearConstraint({"a": 1.0, "b": 1.0}, 1.5)],
+)
+FIDELITY = Space([Float("a", 0.0, 1.0), Float("s", 0.1, 1.0, fidelity=True)])
+ASKED = {
+    "trust_region": (FLOATS, 1, {"trust_region": True}),
+    "thompson": (MIXED, 1, {"name": "thompson"}),
+    "qucb": (MIXED, 1, {"name": "qucb"}),
+    "qlogei": (MIXED, 1, {"name": "qlogei"}),
+    "integrated_variance": (FLOATS, 1, {"name": "integrated_variance"}),
+    "qlognehvi": (MIXED, 2, {"name": "qlognehvi"}),
+    "qlognparego": (FLOATS, 2, {"name": "qlognparego"}),
+    "fidelity": (FIDELITY, 1, {}),
+}
+
+
+@pytest.fixture(params=list(ASKED))
+def asked(request):
+    """A space, 15 points of it, the outcomes there, what is wanted, and an acquisition function."""
+    space, objectives, settings = ASKED[request.param]
+    X = sobol_design(space, 15, 0)
+    a = space.to_model(X)[:, 0]
+    Y = torch.stack([(5 * a).sin(), a.square(), a], dim=-1)[:, [*range(objectives), 2]]
+    constraints = () if request.param == "qucb" else (OutcomeConstraint("w", "<=", 0.8),)
+    wanted = [Objective(name, "maximize") for name in "uv"[:objectives]]
+    budget = {"mc_samples": 32, "num_restarts": 2, "raw_samples": 16, "maxiter": 10}
+    return (
+        space, X, Y if constraints else Y[:, :1], wanted, constraints,
+        AcquisitionConfig(**budget, **settings),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("surrogate", ["gp", "ensemble"])
+def test_every_kind_of_proposal_is_made_on_the_gpu(asked, surrogate):
+    space, X, Y, objectives, constraints, acquisition = asked
+    proposal = propose(
+        space, X.cuda(), Y.cuda(), objectives=objectives, constraints=constraints,
+        surrogate=surrogate, q=2, acquisition=acquisition, X_pending=X[:1].cuda(),
+    )  # fmt: skip
+    assert proposal.X.is_cuda
+    for x in proposal.X:
+        space.validate(space.decode(x))
+
+
+@pytest.mark.parametrize("surrogate", ["gp", "ensemble"])
+def test_a_campaign_asks_on_the_gpu(asked, surrogate):
+    space, X, Y, objectives, constraints, acquisition = asked
+    spec = CampaignSpec(
+        "c", space, tuple(objectives), constraints, surrogate=surrogate, acquisition=acquisition,
+        initial=15, device="cuda",
+    )  # fmt: skip
+    trials = []
+    for i, (x, y) in enumerate(zip(X, Y.tolist(), strict=True)):
+        results = {m: Measurement(v) for m, v in zip(spec.metrics, y, strict=True)}
+        trials.append(Trial(i, space.decode(x), "completed", "sobol", results))
+    bridge = AxBridge(spec)
+    running = [
+        Trial(15 + i, s.parameters, "running", s.origin)
+        for i, s in enumerate(bridge.ask(2, trials))
+    ]
+    for suggestion in bridge.ask(1, [*trials, *running]):
+        assert suggestion.origin == surrogate
+        space.validate(suggestion.parameters)
+    assert bridge._adapter.generator.surrogate.Xs[0].is_cuda
