@@ -24,7 +24,7 @@ cost is linear in depth.
 Matrices of many entries are computed in blocks of rows, half of them where the two sets of points
 are one, and their derivatives by repeating the recursion in each block: the memory of a gradient is
 that of the matrix, whatever the depth. On a CPU a block stays in the cache; a GPU is busy only with
-large ones.
+large ones. Values without derivatives are compiled code's where it can (`compiled_recursion.py`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from bo_surrogates.kernels.compiled_recursion import compiled_gram
 from bo_surrogates.kernels.dual_activations import DualActivation
 
 Kind = Literal["nngp", "tangent", "both"]
@@ -211,6 +212,9 @@ def gram(
         One or two matrices `... x n x m`, differentiable any number of times.
     """
     arguments = (z1, z2, bias, factor1, factor2)
+    compiled = compiled_gram(network, kind, arguments)
+    if compiled is not None:
+        return compiled
     if z1.shape[-2] > 1 and _entries(z1, z2) > tiling(z1.device).whole:
         return _Blocks.apply(network, kind, z1 is z2, *arguments)
     return _whole(network, kind, *arguments)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from bo_surrogates.inference.native import kernel
 from bo_surrogates.inference.native.library import library
+from bo_surrogates.inference.native.tensors import readable
 
 if TYPE_CHECKING:
     from bo_surrogates.networks.mlp import BatchedMLP
@@ -50,19 +50,8 @@ def can_evaluate(network: BatchedMLP, theta: Tensor, X: Tensor) -> bool:
         and (X.ndim == 2 or (X.ndim == 3 and len(X) == len(theta)))
         and theta.numel() > 0
         and X.numel() > 0
-        and _plain(theta, X)
+        and readable(theta, X)
         and library() is not None
-    )
-
-
-def _plain(*tensors: Tensor) -> bool:
-    """Whether tensors are what they seem: memory to be read, and nobody records operations."""
-    return (
-        # torch.func's tensors have no memory of their own; autograd.Function asks the same.
-        not torch._C._are_functorch_transforms_active()
-        and not torch.compiler.is_compiling()
-        and all(type(t) in (Tensor, torch.nn.Parameter, torch.nn.Buffer) for t in tensors)
-        and all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
     )
 
 

@@ -1,4 +1,4 @@
-"""Say whether there is a compiled kernel, and where it comes from.
+"""Say whether there are compiled kernels, and where it comes from.
 
 python -m bo_surrogates.inference.native
 """
@@ -9,6 +9,8 @@ import shlex
 import sys
 
 from bo_surrogates.inference.native.library import (
+    KERNEL,
+    RECURSION,
     UnavailableError,
     cache_folder,
     find_compiler,
@@ -20,7 +22,8 @@ def main() -> int:
     """0 if there is one, 1 otherwise."""
     try:
         compiler = find_compiler()
-        load(compiler)
+        for source in (KERNEL, RECURSION):
+            load(compiler, source=source)
     except UnavailableError as reason:
         print(f"no compiled kernel: {reason}")
         return 1

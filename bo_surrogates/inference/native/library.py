@@ -29,6 +29,7 @@ SWITCH = "BO_SURROGATES_NATIVE"
 
 SOURCE = Path(__file__).parent / "source"
 KERNEL = SOURCE / "kernel.cpp"
+RECURSION = SOURCE / "recursion.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 OPTIONS = (
     "-O3", "-std=c++17", "-shared", "-fPIC", "-pthread",
@@ -50,7 +51,7 @@ class UnavailableError(Exception):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernel, built if need be; None, and one line in the log, where there is none."""
+    """The kernel of small networks, built if need be; None, and one line in the log, without."""
     return available(KERNEL, "networks are evaluated by torch")
 
 
@@ -164,7 +165,9 @@ def _key(compiler: Sequence[str], processor: Sequence[str], source: Path = KERNE
     for path in sorted(source.parent.iterdir()):
         if path.suffix in (".cpp", ".hpp"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    facts = (program, about.st_size, about.st_mtime_ns, *compiler[1:], *OPTIONS, *processor)
+    facts = (
+        source.name, program, about.st_size, about.st_mtime_ns, *compiler[1:], *OPTIONS, *processor,
+    )  # fmt: skip
     digest.update("\0".join(map(str, (*facts, _features()))).encode())
     return digest.hexdigest()[:32]
 

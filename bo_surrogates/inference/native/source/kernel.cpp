@@ -2,43 +2,11 @@
 // whole runs of Adam, and values with derivatives in the inputs, for K networks, each a task of its own: a result does not depend on the number
 // of threads. Compiled on the user's machine by library.py; described in __init__.py.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <functional>
-#include <system_error>
-#include <thread>
-#include <vector>
 #include "network.hpp"
+#include "threads.hpp"
 
 namespace {
-
-constexpr double PER_SECOND = 2e10;     // operations, about: whether threads are worth their start
-constexpr double WORTH_A_THREAD = 1e-4; // seconds of work
-
-// Runs work(k, memory) for k < K on up to `threads` threads. Returns 0, or 1 out of memory.
-template <class Work> int each(long K, long threads, double operations, size_t bytes, Work work) {
-  threads = std::min({threads, K, long(operations * K / PER_SECOND / WORTH_A_THREAD)});
-  std::atomic<long> next{0};
-  std::atomic<int> failed{0};
-  auto run = [&] {
-    try {
-      Memory memory(bytes);
-      auto task = work(memory);
-      for (long k = next++; k < K; k = next++) task(k);
-    } catch (const std::bad_alloc&) {
-      failed = 1;
-    }
-  };
-  std::vector<std::thread> others;
-  try {
-    for (long i = 1; i < threads; i++) others.emplace_back(run);
-  } catch (const std::system_error&) {
-    // The system has no more threads: those that there are do the work.
-  }
-  run();
-  for (auto& thread : others) thread.join();
-  return failed;
-}
 
 // Floating-point operations of one gradient, about.
 double operations(const Problem& q) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include "activation.hpp"
 #include "gemm.hpp"
+#include "memory.hpp"
 #include "problem.hpp"
 #include "regression.hpp"
 

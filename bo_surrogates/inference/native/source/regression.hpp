@@ -8,6 +8,7 @@
 // gives everything: |A| = |B|, and G' A^-1 = B^-1 G'. The smaller one is inverted.
 #pragma once
 #include "inverse.hpp"
+#include "memory.hpp"
 #include "problem.hpp"
 
 class Regression {
