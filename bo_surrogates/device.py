@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import torch
+import re
+from typing import TYPE_CHECKING
 
 from bo_surrogates.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
 
-def device_named(name: str) -> torch.device:
-    """A device by its name, e.g. "cpu", "cuda" or "cuda:1", on this machine or another.
+NAME = re.compile(r"cpu|cuda(:\d+)?")
+
+
+def check_device(name: object) -> None:
+    """See that a device is called so, on this machine or another.
 
     Raises:
-        InputError: No device is called so.
+        InputError: None is.
     """
-    try:
-        return torch.device(name)
-    except (RuntimeError, TypeError):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(
-            f'device must be "cpu", "cuda" or, with several GPUs, "cuda:1" and so on; got {name!r}'
-        ) from None
+            f'device must be "cpu", "cuda" or, of several GPUs, one such as "cuda:1"; got {name!r}'
+        )
 
 
 def usable_device(name: str) -> torch.device:
@@ -27,9 +31,13 @@ def usable_device(name: str) -> torch.device:
     Raises:
         InputError: No device is called so, or this machine, or its PyTorch, has none.
     """
-    device = device_named(name)
+    import torch  # which takes seconds
+
+    check_device(name)
+    device = torch.device(name)
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {name!r} cannot be used here: {error}") from error
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f'device {name!r} cannot be used here ({reason}); take "cpu"') from error
     return device

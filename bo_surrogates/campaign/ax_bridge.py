@@ -387,14 +387,15 @@ class AxBridge:
 
     Args:
         spec: The campaign.
+        device: Where surrogates are fitted; None: where the campaign says.
 
     Raises:
-        InputError: This machine has no such device as the campaign asks for.
+        InputError: This machine has no such device.
     """
 
-    def __init__(self, spec: CampaignSpec) -> None:
+    def __init__(self, spec: CampaignSpec, device: str | None = None) -> None:
         self.spec = spec
-        self._device = usable_device(spec.device)
+        self._device = usable_device(device or spec.device)
         self.metrics = metric_names(spec.objectives, spec.constraints)
         self._x = [f"x{i}" for i in range(spec.space.dim)]
         # Of one length, so that Ax, which sorts them, keeps their order.

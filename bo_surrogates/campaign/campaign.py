@@ -76,6 +76,7 @@ class Campaign:
         self.database = journal.label
         self.read_only = read_only
         self._id = number
+        self._device: str | None = None
         self._bridge: AxBridge | None = None
         self._model: tuple[tuple[int, int], CampaignModel] | None = None
         self._found_nothing_new = False
@@ -511,8 +512,22 @@ class Campaign:
             # Ax takes seconds to import: only those who ask pay.
             from bo_surrogates.campaign.ax_bridge import AxBridge
 
-            self._bridge = AxBridge(self.spec)
+            self._bridge = AxBridge(self.spec, self._device)
         return self._bridge
+
+    def use_device(self, name: str | None) -> None:
+        """Fit surrogates there from now on, in this process.
+
+        Args:
+            name: "cpu", "cuda", "cuda:1" and so on; None: where the specification says.
+
+        Raises:
+            InputError: This machine has no such device.
+        """
+        from bo_surrogates.device import usable_device
+
+        usable_device(name or self.spec.device)
+        self._device, self._bridge = name, None
 
     # ---- trials under way ------------------------------------------------------------------------
     def report(self, index: int, step: float, result: Result) -> None:

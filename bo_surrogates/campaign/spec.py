@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from bo_surrogates.acquisition.config import AcquisitionConfig
 from bo_surrogates.campaign.early_stopping import EarlyStopping
 from bo_surrogates.campaign.execution.resources import EXECUTORS, Resources
-from bo_surrogates.device import device_named
+from bo_surrogates.device import check_device
 from bo_surrogates.errors import InputError, did_you_mean
 from bo_surrogates.fidelity import FidelityConfig, check_fidelity
 from bo_surrogates.objective import NOISES, Noise, Objective, OutcomeConstraint, metric_names
@@ -194,7 +194,7 @@ class CampaignSpec:
                      "max_consecutive_failures"):  # fmt: skip
             _check_integer(name, getattr(self, name), 1)
         self._check_execution()
-        device_named(self.device)
+        check_device(self.device)
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         self._check_first_points()
         if self.initial is not None:

@@ -138,6 +138,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print a line a trial where there is no terminal.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where surrogates are fitted, instead of where the campaign says: cpu, cuda, cuda:1. "
+        "The result depends on it as on rounding.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bo_surrogates.cli.app import Database, Json, Name, Steal, Target, app, note
+from bo_surrogates.cli.app import Database, Device, Json, Name, Steal, Target, app, note
 from bo_surrogates.cli.points import parse_values
 from bo_surrogates.cli.tables import (
     DecimalMark,
@@ -57,6 +57,7 @@ def ask(
     ] = False,
     decimal: WriteDecimal = DecimalMark.point,
     force: Force = False,
+    device: Device = None,
     database: Database = None,
     name: Name = None,
     steal: Steal = False,
@@ -75,7 +76,7 @@ def ask(
     with (
         open_campaign(target, database, name, read_only=True)
         if waiting
-        else open_or_start(target, database, name, steal=steal)
+        else open_or_start(target, database, name, steal=steal, device=device)
     ) as campaign:
         trials = [t for t in campaign.trials if t.status == "running" and (waiting or refill)]
         wanted = 0 if waiting else max(n - len(trials), 0)

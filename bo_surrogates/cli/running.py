@@ -14,6 +14,7 @@ from bo_surrogates.cli.app import (
     INTERRUPTED,
     CampaignFile,
     Database,
+    Device,
     Json,
     Name,
     Steal,
@@ -67,6 +68,7 @@ def run(
     executor: Executor = None,
     scheduler: Scheduler = None,
     asynchronous: Asynchronous = None,
+    device: Device = None,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -80,7 +82,7 @@ def run(
 
     Ctrl-C stops it; 'resume' continues. A campaign that was started before is never overwritten.
     """
-    with start_campaign(file, database) as campaign:
+    with start_campaign(file, database, device) as campaign:
         options = _Options(trials, workers, executor, scheduler, asynchronous)
         _run(campaign, options, as_json=as_json, verbose=verbose)
 
@@ -94,6 +96,7 @@ def resume(
     executor: Executor = None,
     scheduler: Scheduler = None,
     asynchronous: Asynchronous = None,
+    device: Device = None,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -114,6 +117,8 @@ def resume(
     """
     with open_campaign(target, database, name, read_only=False, steal=steal) as campaign:
         _note_changes(campaign, Path(target))
+        if device is not None:
+            campaign.use_device(device)
         if trials is not None:
             campaign.extend(trials)
         elif not any(t.status == "running" for t in campaign.trials) and not campaign.left():

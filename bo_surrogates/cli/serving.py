@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bo_surrogates.cli.app import INTERRUPTED, Database, Json, Name, Steal, Target, app, note
+from bo_surrogates.cli.app import (
+    INTERRUPTED,
+    Database,
+    Device,
+    Json,
+    Name,
+    Steal,
+    Target,
+    app,
+    note,
+)
 from bo_surrogates.cli.targets import make_problem, open_or_start
 from bo_surrogates.errors import InputError
 
@@ -59,6 +69,7 @@ def serve(
             "long. Only 'work' gives signs of life. Never, if not given.",
         ),
     ] = None,
+    device: Device = None,
     database: Database = None,
     name: Name = None,
     steal: Steal = False,
@@ -72,7 +83,7 @@ def serve(
     from bo_surrogates.campaign.serving.server import CampaignServer
 
     with (
-        open_or_start(target, database, name, steal=steal) as campaign,
+        open_or_start(target, database, name, steal=steal, device=device) as campaign,
         CampaignServer(
             campaign, host=host, port=port, token=token, ahead=ahead, silence=silence
         ) as server,

@@ -84,17 +84,27 @@ def open_campaign(
 
 
 def open_or_start(
-    target: str, database: str | None, name: str | None, *, steal: bool = False
+    target: str,
+    database: str | None,
+    name: str | None,
+    *,
+    steal: bool = False,
+    device: str | None = None,
 ) -> Campaign:
     """The stored campaign that the user means; of a file (.toml), started if it was not yet.
+
+    Surrogates are fitted on the device, if one is given.
 
     Raises:
         InputError: See `open_campaign` and `start_campaign`.
         RunError: See `open_campaign`.
     """
     if name is None and Path(target).suffix.lower() == ".toml" and not started(target, database):
-        return start_campaign(Path(target), database)
-    return open_campaign(target, database, name, read_only=False, steal=steal)
+        return start_campaign(Path(target), database, device)
+    campaign = open_campaign(target, database, name, read_only=False, steal=steal)
+    if device is not None:
+        campaign.use_device(device)
+    return campaign
 
 
 def started(target: str, database: str | None) -> bool:
@@ -128,19 +138,25 @@ def exists(path: str) -> bool:
     return True
 
 
-def start_campaign(path: Path, database: str | None) -> Campaign:
-    """A new campaign from its file; its black box is checked before anything is stored.
+def start_campaign(path: Path, database: str | None, device: str | None = None) -> Campaign:
+    """A new campaign from its file; its black box and device are checked before anything is stored.
 
     Raises:
-        InputError: A mistake in the file, a black box that does not exist, or a campaign of that
-            name in the database already.
+        InputError: A mistake in the file, a black box or a device that does not exist, or a
+            campaign of that name in the database already.
     """
     from bo_surrogates.campaign.black_box import make_black_box
     from bo_surrogates.campaign.campaign import Campaign
+    from bo_surrogates.device import usable_device
 
     spec = read_spec(path)
     if spec.black_box is not None:
         make_black_box(
             spec.black_box, space=spec.space, metrics=spec.metrics, resolve_problem=make_problem
         )
-    return Campaign.create(spec, locate(str(path), database, spec.name)[0])
+    if (device or spec.device) != "cpu":
+        usable_device(device or spec.device)
+    campaign = Campaign.create(spec, locate(str(path), database, spec.name)[0])
+    if device is not None:
+        campaign.use_device(device)
+    return campaign

@@ -98,8 +98,8 @@ class Tuned:
         settings: What was asked for.
         folder: Where it is kept.
         trials: One row a completed trial: arm ("tuned", "random"), trial, published (whether it is
-            the published default), feasible, front (whether it is on its arm's front), the
-            parameters and the metrics.
+            the tuned arm's published default), feasible, front (whether it is on its arm's
+            front), the parameters and the metrics.
         front: The configurations worth having: the best, or with several objectives the Pareto
             front by the first of them.
     """
@@ -247,7 +247,8 @@ def _rows(campaign: Campaign, arm: str, problem: TuningProblem) -> list[dict[str
         {
             "arm": arm,
             "trial": t.index,
-            "published": dict(t.parameters) == default,
+            # Random search may hit it by chance, in a small space.
+            "published": arm == "tuned" and dict(t.parameters) == default,
             "feasible": t.index in feasible,
             "front": t.index in on_front,
             "seconds": sum((t.seconds or {}).values()),

@@ -338,6 +338,18 @@ def test_a_black_box_that_cannot_be_is_refused_before_anything_is_stored(lab, ol
     assert not Path("plan.db").exists()
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_stored_and_can_be_replaced(lab):
+    file = lab('device = "cuda:99"\n' + DESIGN)  # more GPUs than any machine has
+    failed_clearly(cli("run", file), 2, "'cuda:99' cannot be used here", 'take "cpu"')
+    failed_clearly(cli("ask", lab(DESIGN), "--device", "cuda:99"), 2, "cannot be used here")
+    assert not Path("plan.db").exists()
+    file = lab('device = "cuda:99"\n' + DESIGN)
+    assert cli("run", file, "--device", "cpu", "--trials", 1).exit_code == 0
+    failed_clearly(cli("resume", file), 2, "'cuda:99' cannot be used here")
+    assert cli("resume", file, "--device", "cpu").exit_code == 0
+    assert len(recorded()[1]) == 3
+
+
 # ---- files that are wrong ------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("old", "new", "said"),

@@ -118,6 +118,8 @@ def test_the_default_initial_design_has_twice_d_plus_one_points_within_the_budge
         ({"initial": 31}, "must not exceed budget"),
         ({"batch_size": 0}, "batch_size"),
         ({"workers": -1}, "workers"),
+        ({"device": "gpu"}, 'device must be "cpu", "cuda" or'),
+        ({"device": 0}, 'device must be "cpu", "cuda" or'),
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"timeout": 0}, "timeout"),

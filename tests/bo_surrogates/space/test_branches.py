@@ -48,7 +48,7 @@ def test_a_small_constraint_is_not_lost_in_the_tolerance():
     assert not space.contains({"a": 2.01e-7})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.floats(0.05, 5), min_size=2, max_size=4),
     st.floats(0.2, 0.8),

@@ -78,7 +78,7 @@ def by_brute_force(space):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(discrete_spaces())
 def test_points_and_their_number_are_those_of_brute_force(space):
     expected = by_brute_force(space)
@@ -93,7 +93,7 @@ def test_points_and_their_number_are_those_of_brute_force(space):
     assert sum(b.count for b in branches) == len(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(discrete_spaces(), st.integers(0, 2**30))
 def test_fixing_a_parameter_keeps_the_points_that_have_its_value(space, pick):
     expected = by_brute_force(space)
@@ -107,7 +107,7 @@ def test_fixing_a_parameter_keeps_the_points_that_have_its_value(space, pick):
     assert space.count(held) == len(points)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(discrete_spaces(), st.integers(0, 2**30))
 def test_coordinates_are_imputed_where_parameters_are_inactive(space, seed):
     unit = torch.rand(20, space.dim, generator=torch.Generator().manual_seed(seed)).double()

@@ -24,7 +24,7 @@ spaces = st.lists(parameters, min_size=1, max_size=5).map(lambda ps: Space(renam
 units = st.lists(st.floats(0, 1), min_size=5, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spaces, units)
 def test_points_survive_all_three_sets_of_coordinates(space: Space, unit: list[float]) -> None:
     values = {p.name: a_value(p, u) for p, u in zip(space.parameters, unit, strict=False)}
@@ -41,7 +41,7 @@ def test_points_survive_all_three_sets_of_coordinates(space: Space, unit: list[f
     assert ((low - 1e-9 <= Z) & (high + 1e-9 >= Z)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spaces, units, st.floats(-0.5, 1.5))
 def test_every_model_coordinate_leads_to_a_valid_point(
     space: Space, unit: list[float], stretch: float
@@ -55,7 +55,7 @@ def test_every_model_coordinate_leads_to_a_valid_point(
     assert torch.equal(batch[1, 2], space.from_model(Z))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(spaces)
 def test_plain_data_make_an_equal_space(space: Space) -> None:
     again = Space.from_dict(space.to_dict())
@@ -64,7 +64,7 @@ def test_plain_data_make_an_equal_space(space: Space) -> None:
     assert again.parameters == space.parameters
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(spaces)
 def test_the_size_is_the_number_of_points(space: Space) -> None:
     counts = [p.cardinality for p in space.parameters]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bo_surrogates.campaign.campaign import Campaign
 from bo_surrogates.errors import InputError
 from problems.documented.trained_model import load_model, read_description, tuning_problem
 from reports.tuning_figure import draw_comparison, draw_tuning
@@ -24,6 +25,7 @@ from studies.tuning import (
     summarize_tuning,
     tune,
 )
+from studies.tuning.tune import TUNED, _rows
 
 OPTIONS = {"epochs": 1, "limit": 64, "batch_size": 32, "squeeze_excite": False}
 SETTINGS = {"options": OPTIONS, "budget": 4, "workers": 1}
@@ -49,6 +51,13 @@ def test_the_first_trial_is_the_published_default_and_both_arms_spend_the_budget
     assert counts.to_dict() == {"tuned": 4, "random": 4}
     (published,) = tuned.trials[tuned.trials["published"]].to_dict("records")
     assert (published["arm"], published["trial"], published["width"]) == ("tuned", 0, 12)
+
+
+def test_random_searchs_own_trial_of_the_default_is_not_the_published_one(tuned, folder):
+    problem = tuning_problem("pokebnn", OPTIONS)
+    with Campaign.open(folder / "campaigns.db", TUNED, read_only=True) as campaign:
+        for arm, count in (("tuned", 1), ("random", 0)):
+            assert sum(row["published"] for row in _rows(campaign, arm, problem)) == count
 
 
 @pytest.mark.parametrize(("budget", "initial"), [(4, 2), (20, 5), (1000, 14)])
