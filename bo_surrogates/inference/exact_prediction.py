@@ -21,6 +21,8 @@ import torch
 from botorch.models.utils import gpt_posterior_settings
 from gpytorch import settings
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.means import ConstantMean
 from gpytorch.models import ExactGP
 from linear_operator import to_dense, to_linear_operator
 from linear_operator.operators import LinearOperator
@@ -67,6 +69,20 @@ class ExactPrediction(ExactGP):
         )
         return noise
 
+    def noise_variances(self) -> Tensor:
+        """Those of `training_noise`, `... x n`, or what broadcasts to them."""
+        likelihood = self.likelihood
+        if type(likelihood) is GaussianLikelihood:  # without n equal ones in a lazy matrix
+            noise: Tensor = likelihood.noise
+            return noise
+        return self.training_noise().diagonal(dim1=-2, dim2=-1)
+
+    def prior_mean(self, X: Tensor) -> Tensor:
+        """m(X), `... x n`, or what broadcasts to it, of scaled inputs `... x n x d`."""
+        mean = self.mean_module
+        value: Tensor = mean.constant.unsqueeze(-1) if type(mean) is ConstantMean else mean(X)
+        return value
+
     def covariance(self, X1: Tensor, X2: Tensor) -> Tensor:
         """k(X1, X2), `... x n x n'`, of scaled inputs `... x n x d` and `... x n' x d`."""
         kernel = self.covar_module
@@ -98,9 +114,9 @@ class ExactPrediction(ExactGP):
         (X,), y = self.train_inputs, self.train_targets
         with torch.no_grad():
             S = self.covariance(X, X)
-            S.diagonal(dim1=-2, dim2=-1).add_(self.training_noise().diagonal(dim1=-2, dim2=-1))
+            S.diagonal(dim1=-2, dim2=-1).add_(self.noise_variances())
             L = psd_safe_cholesky(S)
-            residual = (y - self.mean_module(X)).unsqueeze(-1)
+            residual = (y - self.prior_mean(X)).unsqueeze(-1)
             white = torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1)
         self._kept = Observed(X, y, L, white)
         return self._kept
@@ -122,8 +138,9 @@ class ExactPrediction(ExactGP):
         psi = torch.linalg.solve_triangular(
             found.root, self.covariance(found.inputs, flat), upper=False
         ).mT
-        mean = (psi @ found.white.unsqueeze(-1)).squeeze(-1) + self.mean_module(flat)
-        mean, psi = mean.unflatten(-1, (*batch, q)), psi.unflatten(-2, (*batch, q))
+        mean = (psi @ found.white.unsqueeze(-1)).squeeze(-1) + self.prior_mean(flat)
+        if batch:
+            mean, psi = mean.unflatten(-1, (*batch, q)), psi.unflatten(-2, (*batch, q))
         if m:
             mean, psi = mean.movedim(0, -2), psi.movedim(0, -3)
         if q == 1:

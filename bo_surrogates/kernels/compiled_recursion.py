@@ -56,13 +56,10 @@ def compiled_gram(
 
 def _applies(tensors: list[Tensor]) -> bool:
     graph = torch.is_grad_enabled()
-    return all(
-        t.dtype == torch.float64
-        and t.device.type == "cpu"
-        and t.numel() > 0
-        and not (graph and t.requires_grad)
-        for t in tensors
-    ) and readable(*tensors)
+    for t in tensors:
+        if t.dtype != torch.float64 or not t.is_cpu or not t.numel() or (graph and t.requires_grad):
+            return False
+    return readable(*tensors)
 
 
 def _maps(activation: DualActivation) -> tuple[str, float, float] | None:

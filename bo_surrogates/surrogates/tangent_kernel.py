@@ -200,7 +200,7 @@ class NTK(NNGP):
             return rows.movedim(0, -3) if several else rows
 
         mean = by_batch(AX @ trained.residual).squeeze(-1)
-        mean = mean + self.mean_module(X).double()
+        mean = mean + self.prior_mean(X).double()
         V, M = by_batch(V.mT), by_batch(M.mT)
         Xd = X.double()
         (initial,) = kernel.matrices(Xd, Xd, "nngp")
@@ -217,11 +217,12 @@ class NTK(NNGP):
     def _train(self) -> _Trained:
         K, T, noise = self.training_covariances()
         X = self.train_inputs[0]
-        residual = (self.train_targets - self.mean_module(X)).double().unsqueeze(-1)
-        jitter = INITIAL_JITTER * K.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
-        eye = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
+        residual = (self.train_targets - self.prior_mean(X)).double().unsqueeze(-1)
+        jitter = INITIAL_JITTER * K.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)
+        K.diagonal(dim1=-2, dim2=-1).add_(jitter)
         scale = noise.rsqrt().unsqueeze(-1)
-        whitened = scale * T * scale.mT + eye
+        whitened = T.mul_(scale).mul_(scale.mT)
+        whitened.diagonal(dim1=-2, dim2=-1).add_(1.0)
         time = self.config.training_time
         if time is None:
             inner = psd_safe_cholesky(whitened)
@@ -230,7 +231,7 @@ class NTK(NNGP):
             rates = rates.clamp_min(1.0).unsqueeze(-2)
             duration = time / rates[..., -1:]
             inner = (Q * (-torch.expm1(-rates * duration) / rates)) @ Q.mT
-        root = psd_safe_cholesky(K + jitter * eye)
+        root = psd_safe_cholesky(K)
         return _Trained(X.double(), scale, inner, time is None, residual, root)
 
     def _clear_cache(self) -> None:

@@ -95,18 +95,14 @@ def _problem(
     """What the compiled code is told, the tensors to which it points, and the result's size."""
     z1, z2, _, factor1, _ = inputs
     (n, d), m = z1.shape[-2:], z2.shape[-2]
-    batch = torch.Size()
+    batch, strides = torch.Size(), [0] * len(inputs)
+    kept = [None if t is None else t.contiguous() for t in inputs]
     if any(t is not None and t.ndim > 2 for t in inputs):
         batch = torch.broadcast_shapes(*(t.shape[:-2] for t in inputs if t is not None))
-    kept: list[Tensor | None] = []
-    strides = []
-    for t in inputs:
-        if t is None or t.shape[:-2].numel() == 1:
-            strides.append(0)
-        else:
-            t = t.expand(*batch, -1, -1)
-            strides.append(t.shape[-2] * t.shape[-1])
-        kept.append(None if t is None else t.contiguous())
+        for i, t in enumerate(inputs):
+            if t is not None and t.shape[:-2].numel() > 1:
+                kept[i] = t.expand(*batch, -1, -1).contiguous()
+                strides[i] = t.shape[-2] * t.shape[-1]
     problem = Recursion(
         MAPS[layers.maps], layers.depth, layers.first, layers.second, layers.weight_variance,
         layers.skip, d, n, m, batch.numel(), z1 is z2, factor1.shape[-2] > 1, *strides,
