@@ -147,8 +147,8 @@ def test_extrapolation_finds_where_curves_of_its_families_go(shape):
         prediction = extrapolate(dict(zip(steps[:30], y[:30], strict=True)), 100.0)
         ranks.append(prediction.cdf(y[-1]))
         assert prediction.weights.sum() == pytest.approx(1.0)
-    # Calibrated: of intervals with a probability of 0.9, 90 of 100 hold the end, and 99 of those with
-    # 0.99; so few would (binomial) in less than one case in a million, and the seed is fixed.
+    # Calibrated: of intervals with a probability of 0.9, 90 of 100 hold the end, of 0.99 ones 99;
+    # fewer than these would (binomial) in less than one case in a million, and the seed is fixed.
     assert sum(0.05 < r < 0.95 for r in ranks) >= 73
     assert sum(0.005 < r < 0.995 for r in ranks) >= 92
 
