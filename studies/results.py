@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class Results:
             before it; `diagnostics`; `failed`: why a random batch was taken, or None.
         pit: One row a predicted observation: `pit` in [0, 1].
         cells: `state` ("done", "partial", "missing", "failed"), iterations done, and the reason.
+        not_begun: What `begun` has left out: labels of "problems" and "surrogates", and "seeds".
     """
 
     study: Study
@@ -78,6 +79,42 @@ class Results:
     iterations: pd.DataFrame
     pit: pd.DataFrame
     cells: pd.DataFrame
+    not_begun: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def begun(self) -> Results:
+        """The part of the study whose runs have begun: what has no run at all is left out.
+
+        A study may be run in part (`study run --surrogate gp --seeds 3`), and then what was run is
+        what is to be told. Everything, where nothing has begun.
+        """
+        cells, study = self.cells, self.study
+        some = cells[(cells["state"] != "missing") | cells["reason"].notna()]
+        if some.empty:
+            return self
+        problems, surrogates, seeds = (set(some[name]) for name in CELL)
+        kept = (
+            cells["problem"].isin(problems)
+            & cells["surrogate"].isin(surrogates)
+            & cells["seed"].isin(seeds)
+        )
+        left_out = {
+            "problems": tuple(p.label for p in study.problems if p.label not in problems),
+            "surrogates": tuple(s.label for s in study.surrogates if s.label not in surrogates),
+            "seeds": tuple(seed for seed in study.seeds if seed not in seeds),
+        }
+        part = replace(
+            study,
+            problems=tuple(p for p in study.problems if p.label in problems),
+            surrogates=tuple(s for s in study.surrogates if s.label in surrogates),
+            seeds=tuple(seed for seed in study.seeds if seed in seeds),
+        )
+        return replace(
+            self,
+            study=part,
+            facts={label: known for label, known in self.facts.items() if label in problems},
+            cells=cells[kept].reset_index(drop=True),
+            not_begun={kind: names for kind, names in left_out.items() if names},
+        )
 
     def summary(self) -> pd.DataFrame:
         """Where each surrogate has ended on each problem, over its seeds.

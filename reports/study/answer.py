@@ -70,6 +70,12 @@ def cautions(analysis: Analysis) -> list[str]:
             if few > 1
             else "With one seed there is no interval of a median."
         )
+    for kind, names in analysis.results.not_begun.items():
+        shown = ", ".join(map(str, names)) if kind == "seeds" else _names([str(n) for n in names])
+        found.append(
+            f"The study has {_count(len(names), kind[:-1])} more, of which nothing was run yet: "
+            f"{shown}."
+        )
     left = analysis.blocks.left_out
     if len(left):
         found.append(

@@ -69,7 +69,7 @@ def write_report(run: str | Path, output: str | Path | None = None, *, seed: int
         InputError: No run, a run without any evaluation, or an output that is something else.
         RunError: The output cannot be written, or the run not be read.
     """
-    results = load(run)
+    results = load(run).begun()
     if results.evaluations.empty:
         raise InputError(
             f"{run}: nothing was evaluated yet, so there is nothing to report; "

@@ -186,6 +186,28 @@ def test_a_run_that_has_only_begun_is_reported():
     assert len(draw_convergence(begun, chosen).axes) == 1
 
 
+def test_of_a_study_run_in_part_that_part_is_reported_and_the_rest_named():
+    ran = {("branin", s, k) for s in ("gp", "nngp") for k in (0, 1)}
+    states = {
+        (p, s, k): ("missing", -1)
+        for p in ("branin", "ackley") for s in ("gp", "nngp", "dkl") for k in range(4)
+        if (p, s, k) not in ran
+    }  # fmt: skip
+    whole = make_results(["branin", "ackley"], ["gp", "nngp", "dkl"], seeds=4, states=states)
+    part = whole.begun()
+    alone = make_results(["branin"], ["gp", "nngp"], seeds=2)
+    analysis = analyse(part)
+    assert (analysis.surrogates, analysis.problems) == (("gp", "nngp"), ("branin",))
+    assert analysis.unfinished.empty
+    assert part.cells["state"].tolist() == alone.cells["state"].tolist()
+    assert analysis.blocks.runs == 2
+    told = " ".join(cautions(analysis))
+    assert "1 problem more, of which nothing was run yet: `ackley`" in told
+    assert "1 surrogate more, of which nothing was run yet: `dkl`" in told
+    assert "2 seeds more, of which nothing was run yet: 2, 3" in told
+    assert alone.begun().not_begun == {}
+
+
 def test_labels_are_text_and_not_markup(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "FIGURES", {})
     label = "<b>gp</b> & `co`"
