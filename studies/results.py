@@ -60,8 +60,10 @@ class Results:
             batch, holds best (NaN where unknown); `regret` >= 0: of the noise-free value where
             `best` was observed (of `best`, where that is not known), or the largest known
             hypervolume less `hypervolume` (NaN where the optimum is not known); `inferred_regret`;
-            `score`, to be minimized: the regret where it is known, else `best` less its sign or
-            `hypervolume` less its sign; `seconds` of fits, acquisition and evaluations up to the
+            `score`, to be minimized, of what a user would take: the regret where it is known
+            (with noise, after the initial design, `inferred_regret` where there is a model: the
+            best of noisy observations is a lucky one), else `best` less its sign or `hypervolume`
+            less its sign; `seconds` of fits, acquisition and evaluations up to the
             end of the batch.
         iterations: One row an iteration after the initial design: `n` observations before it;
             seconds, and `cpu_seconds` of all of it; `peak_memory_mb`; one-step-ahead predictive
@@ -208,6 +210,10 @@ def _evaluations(record: CellRecord, facts: Facts) -> list[dict[str, Any]]:
         for i, values in enumerate(stored["Y"]):
             best, hypervolume = _number(stored["best"][i]), _number(stored["hypervolume"][i])
             regret = _regret(facts, _number(stored["incumbent"][i]), hypervolume)
+            recommended = _regret(facts, inferred, math.nan)
+            settled = regret
+            if facts.noisy and number and not math.isnan(recommended):
+                settled = recommended
             rows.append(
                 {
                     "iteration": number,
@@ -218,8 +224,8 @@ def _evaluations(record: CellRecord, facts: Facts) -> list[dict[str, Any]]:
                     "best": best,
                     "inferred": inferred,
                     "regret": regret,
-                    "inferred_regret": _regret(facts, inferred, math.nan),
-                    "score": _score(facts, regret, best, hypervolume),
+                    "inferred_regret": recommended,
+                    "score": _score(facts, settled, best, hypervolume),
                     "hypervolume": hypervolume,
                     "seconds": seconds,
                 }
