@@ -1,16 +1,18 @@
 """When the covariance recursion is compiled code's to do, and what that must know of a network.
 
 The compiled code (`inference/native`) knows the dual maps of this package's own activations, on the
-CPU and in float64, and gives values alone. All else is done by torch: other devices and types,
-derivatives, transforms of `torch.func`, forward-mode differentiation, tracing and compilation by
-torch. Values are those of torch up to rounding, but for the diagonal of a symmetric matrix: there
-they are exactly the variances, while by torch an angle between coincident points has half of its
-digits.
+CPU and in float64, and gives values and their first derivatives. All else is done by torch: other
+devices and types, second derivatives, transforms of `torch.func`, forward-mode differentiation,
+tracing and compilation by torch. Results are those of torch up to rounding, but for the diagonal of
+a symmetric matrix: there they are exactly the variances, while by torch an angle between coincident
+points has half of its digits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,33 +35,54 @@ if TYPE_CHECKING:
 KNOWN = (ReLU, LeakyReLU, Erf, GELU, Sine, RBFSine)
 
 
-def compiled_gram(
-    network: Network, kind: Kind, inputs: tuple[Any, ...]
-) -> tuple[Tensor, ...] | None:
-    """`recursion.gram` by compiled code; None where that does not apply.
+class CompiledRecursion(NamedTuple):
+    """The compiled recursion of one network.
 
-    Args:
-        network: The network.
-        kind: Which matrices.
-        inputs: z1, z2, bias, factor1, and factor2 or None.
+    Attributes:
+        code: The library.
+        layers: The network.
+        symmetric: Whether both sets of points are one.
     """
-    maps = _maps(network.activation)
-    tensors = [t for t in inputs if t is not None]
-    if maps is None or not _applies(tensors):
-        return None
-    code = covariances.library()
-    if code is None:
-        return None
-    layers = covariances.Layers(*maps, network.depth, network.weight_variance, network.skip)
-    return covariances.covariances(code, layers, inputs, kind != "tangent", kind != "nngp")
 
+    code: ctypes.CDLL
+    layers: covariances.Layers
+    symmetric: bool
 
-def _applies(tensors: list[Tensor]) -> bool:
-    graph = torch.is_grad_enabled()
-    for t in tensors:
-        if t.dtype != torch.float64 or not t.is_cpu or not t.numel() or (graph and t.requires_grad):
-            return False
-    return readable(*tensors)
+    @classmethod
+    def make(
+        cls, network: Network, symmetric: bool, inputs: Sequence[Tensor | None]
+    ) -> CompiledRecursion | None:
+        """One, where it applies to these inputs of `recursion.gram`, here and now; None otherwise.
+
+        Args:
+            network: The network.
+            symmetric: Whether z1 is z2.
+            inputs: z1, z2, bias, factor1, and factor2 or None.
+        """
+        maps = _maps(network.activation)
+        tensors = [t for t in inputs if t is not None]
+        if maps is None or network.depth > covariances.MOST_LAYERS:
+            return None
+        if not all(t.dtype == torch.float64 and t.is_cpu and t.numel() for t in tensors):
+            return None
+        code = covariances.library() if readable(*tensors) else None
+        if code is None:
+            return None
+        layers = covariances.Layers(*maps, network.depth, network.weight_variance, network.skip)
+        return cls(code, layers, symmetric)
+
+    def gram(self, kind: Kind, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        """As `recursion.gram`, values alone."""
+        return covariances.covariances(*self, inputs, kind != "tangent", kind != "nngp")
+
+    def gradients(
+        self, kind: Kind, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Derivatives in the inputs, given those in the matrices."""
+        by_nngp, by_tangent = {
+            "nngp": (grads[0], None), "tangent": (None, grads[0]), "both": (grads[0], grads[-1]),
+        }[kind]  # fmt: skip
+        return covariances.gradients(*self, inputs, by_nngp, by_tangent)
 
 
 def _maps(activation: DualActivation) -> tuple[str, float, float] | None:

@@ -24,7 +24,8 @@ cost is linear in depth.
 Matrices of many entries are computed in blocks of rows, half of them where the two sets of points
 are one, and their derivatives by repeating the recursion in each block: the memory of a gradient is
 that of the matrix, whatever the depth. On a CPU a block stays in the cache; a GPU is busy only with
-large ones. Values without derivatives are compiled code's where it can (`compiled_recursion.py`).
+large ones. Compiled code does all this where it can, but for second derivatives
+(`compiled_recursion.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bo_surrogates.kernels.compiled_recursion import compiled_gram
+from bo_surrogates.kernels.compiled_recursion import CompiledRecursion
 from bo_surrogates.kernels.dual_activations import DualActivation
 
 Kind = Literal["nngp", "tangent", "both"]
@@ -212,12 +213,18 @@ def gram(
         One or two matrices `... x n x m`, differentiable any number of times.
     """
     arguments = (z1, z2, bias, factor1, factor2)
-    compiled = compiled_gram(network, kind, arguments)
-    if compiled is not None:
-        return compiled
-    if z1.shape[-2] > 1 and _entries(z1, z2) > tiling(z1.device).whole:
-        return _Blocks.apply(network, kind, z1 is z2, *arguments)
+    symmetric, large = z1 is z2, z1.shape[-2] > 1 and _entries(z1, z2) > tiling(z1.device).whole
+    compiled = CompiledRecursion.make(network, symmetric, arguments)
+    if compiled is not None and not _wanted(arguments):
+        return compiled.gram(kind, arguments)
+    if compiled is not None or large:
+        return _Gram.apply(network, kind, symmetric, compiled, *arguments)
     return _whole(network, kind, *arguments)
+
+
+def _wanted(inputs: Sequence[Tensor | None]) -> bool:
+    """Whether derivatives are."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
 
 
 def _whole(
@@ -248,13 +255,23 @@ def _rows(t: Tensor | None, start: int, stop: int) -> Tensor | None:
     return t if t is None or t.shape[-2] == 1 else t[..., start:stop, :]
 
 
-class _Blocks(torch.autograd.Function):
-    """`_whole`, block by block."""
+class _Gram(torch.autograd.Function):
+    """`_whole`, block by block or by compiled code."""
 
     @staticmethod
     def forward(
-        ctx: Any, network: Network, kind: Kind, symmetric: bool, *inputs: Any
+        ctx: Any,
+        network: Network,
+        kind: Kind,
+        symmetric: bool,
+        compiled: CompiledRecursion | None,
+        *inputs: Any,
     ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*inputs)
+        ctx.network, ctx.kind, ctx.symmetric, ctx.compiled = network, kind, symmetric, compiled
+        ctx.set_materialize_grads(False)
+        if compiled is not None:
+            return compiled.gram(kind, inputs)
         n, m, z = inputs[0].shape[-2], inputs[1].shape[-2], inputs[0]
         size = (*torch.broadcast_shapes(*(t.shape[:-2] for t in inputs if t is not None)), n, m)
         outputs = tuple(z.new_empty(size) for _ in range(1 + (kind == "both")))
@@ -264,22 +281,21 @@ class _Blocks(torch.autograd.Function):
                 whole[..., start:stop, :end] = part
                 if symmetric:
                     whole[..., :start, start:stop] = part[..., :start].mT
-        ctx.save_for_backward(*inputs)
-        ctx.network, ctx.kind, ctx.symmetric = network, kind, symmetric
-        ctx.set_materialize_grads(False)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         inputs, network, kind = ctx.saved_tensors, ctx.network, ctx.kind
-        needed = ctx.needs_input_grad[3:]
+        needed = ctx.needs_input_grad[4:]
         if all(g is None for g in grads):
-            return (None,) * (3 + len(inputs))
+            return (None,) * (4 + len(inputs))
         if torch.is_grad_enabled():  # a graph of derivatives is wanted
             aliases: list[Any] = [None if t is None else t.view_as(t) for t in inputs]
             leaves = [t for t, wanted in zip(aliases, needed, strict=True) if wanted]
             found = _gradients(_whole(network, kind, *aliases), leaves, grads, graph=True)
-            return (None, None, None, *(next(found) if wanted else None for wanted in needed))
+            return (None, None, None, None, *(next(found) if wanted else None for wanted in needed))
+        if ctx.compiled is not None:
+            return (None, None, None, None, *ctx.compiled.gradients(kind, inputs, grads))
         totals = [torch.zeros_like(t) if w else None for t, w in zip(inputs, needed, strict=True)]
         size = next(g.shape for g in grads if g is not None)
         for start, stop, end in _plan(size, ctx.symmetric, tiling(inputs[0].device)):
@@ -304,7 +320,7 @@ class _Blocks(torch.autograd.Function):
             for target in _cut(totals, start, stop, end):
                 if target is not None:
                     target += next(found)
-        return (None, None, None, *totals)
+        return (None, None, None, None, *totals)
 
 
 def _plan(size: tuple[int, ...], symmetric: bool, cut: Tiling) -> Iterator[tuple[int, int, int]]:

@@ -16,9 +16,10 @@ from bo_surrogates.inference.linear_regression import Gram, _Product, products_w
 from bo_surrogates.inference.marginal_likelihood import QuadraticFormAndLogDeterminant
 from bo_surrogates.inference.native.library import library
 from bo_surrogates.kernels.arc_cosine import ArcCosinePair, _ArcCosine0, _ArcCosine1
+from bo_surrogates.kernels.compiled_recursion import CompiledRecursion
 from bo_surrogates.kernels.dual_activations import ReLU, Sine
 from bo_surrogates.kernels.random_features import _CosineAndSine
-from bo_surrogates.kernels.recursion import Network, _Blocks
+from bo_surrogates.kernels.recursion import Network, _Gram
 from bo_surrogates.kernels.sine import SinePair
 from bo_surrogates.networks import BatchedMLP
 from bo_surrogates.networks.evaluation import _Values
@@ -49,15 +50,17 @@ def sine_pair() -> Case:
     return lambda *inputs: SinePair.apply(*inputs, 0.6, 1.3), (q1, q2, K)
 
 
-def blocks(kind: str) -> Callable[[], Case]:
+def gram(kind: str, by_torch: bool = False) -> Callable[[], Case]:
     def make() -> Case:
         network = Network(ReLU() if kind == "both" else Sine(), 2, 1.5, 0.2)
         factors = 1.0 + normal(5, 1, seed=2).square(), 1.0 + normal(1, 4, seed=3).square()
         bias = torch.full((1, 1), 0.3, dtype=torch.float64)
         inputs = (normal(5, 2), normal(4, 2, seed=1), bias, *factors)
 
+        compiled = None if by_torch else CompiledRecursion.make(network, False, inputs)
+
         def f(*tensors: Tensor) -> object:
-            return _Blocks.apply(network, kind, False, *tensors)
+            return _Gram.apply(network, kind, False, compiled, *tensors)
 
         return f, tuple(leaf(t) for t in inputs)
 
@@ -98,9 +101,12 @@ CASES: dict[str, tuple[type, Callable[[], Case]]] = {
     ),
     "arc-cosine pair": (ArcCosinePair, arc_cosine_pair),
     "sine pair": (SinePair, sine_pair),
-    "nngp in blocks": (_Blocks, blocks("nngp")),
-    "tangent in blocks": (_Blocks, blocks("tangent")),
-    "both in blocks": (_Blocks, blocks("both")),
+    "nngp": (_Gram, gram("nngp")),
+    "nngp in blocks": (_Gram, gram("nngp", by_torch=True)),
+    "tangent": (_Gram, gram("tangent")),
+    "tangent in blocks": (_Gram, gram("tangent", by_torch=True)),
+    "both": (_Gram, gram("both")),
+    "both in blocks": (_Gram, gram("both", by_torch=True)),
     "cosine and sine": (
         _CosineAndSine, lambda: (lambda u: _CosineAndSine.apply(u, 0.7), (leaf(normal(4, 3)),))
     ),

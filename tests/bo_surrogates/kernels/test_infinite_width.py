@@ -10,6 +10,7 @@ from botorch.models.kernels.infinite_width_bnn import InfiniteWidthBNNKernel
 from torch import Tensor
 
 from bo_surrogates.errors import InputError
+from bo_surrogates.kernels.compiled_recursion import CompiledRecursion
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import NNGPKernel
 from bo_surrogates.kernels.random_network import HIDDEN_WIDTH, RandomNetworkFeatures
@@ -213,7 +214,10 @@ def test_each_element_of_a_batch_uses_its_own_parameters() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 8])
-def test_cost_is_one_dual_map_and_two_diagonals_a_layer(depth: int) -> None:
+def test_cost_is_one_dual_map_and_two_diagonals_a_layer(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompiledRecursion, "make", lambda *_: None)
     kernel = make_kernel("gelu", depth, d=2)
     cls = type(kernel.network.activation)
     X, X2 = points(3, 2), points(4, 2, seed=1)

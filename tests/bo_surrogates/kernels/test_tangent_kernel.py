@@ -15,6 +15,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from bo_surrogates.errors import InputError
 from bo_surrogates.kernels import recursion
+from bo_surrogates.kernels.compiled_recursion import CompiledRecursion
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS
 from bo_surrogates.kernels.infinite_width import NNGPKernel, NTKKernel
 from bo_surrogates.kernels.random_network import (
@@ -188,6 +189,7 @@ def test_blocks_give_the_matrix_and_the_gradients_of_the_recursion_done_at_once(
     whole, gradients = evaluate()
     cut = recursion.Tiling(whole=0, block=300, rows=rows)
     monkeypatch.setattr(recursion, "CPU_TILING", cut)
+    monkeypatch.setattr(CompiledRecursion, "make", lambda *_: None)
     with mock.patch.object(recursion, "_whole", side_effect=recursion._whole) as called:
         blocks, blocks_gradients = evaluate()
     assert called.call_count > 3
@@ -296,7 +298,8 @@ def test_gram_matrix_is_positive_semidefinite_with_duplicates_and_corners(name: 
         assert eigenvalues[0] >= -rounding * len(X) * eigenvalues[-1]
 
 
-def test_cost_is_one_pair_of_dual_maps_a_layer() -> None:
+def test_cost_is_one_pair_of_dual_maps_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CompiledRecursion, "make", lambda *_: None)
     kernel = NTKKernel("gelu", 5, 2).double()
     cls = type(kernel.network.activation)
     with mock.patch.object(cls, "pair", autospec=True, side_effect=cls.pair) as pair:

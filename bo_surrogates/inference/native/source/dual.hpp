@@ -5,7 +5,9 @@
 // Each class has
 //   prepare    two numbers of a variance that are computed once a point, not once a pair;
 //   pair       F and, if SECOND, Fd, given those numbers of both points;
-//   diagonal   both, where the points coincide.
+//   diagonal   both, where the points coincide;
+//   slopes     their derivatives in q1, q2 and K, given both; that of F in K is Fd;
+//   diagonal_slope  that of F where the points coincide, in q.
 #pragma once
 #include <cmath>
 #include "activation.hpp"
@@ -20,6 +22,11 @@ INLINE V root(V x) {
   for (int i = 0; i < LANES<double>; i++) x[i] = std::sqrt(x[i]);
   return x;
 }
+// Derivatives of a layer's maps.
+struct Slopes {
+  V F1, F2, FdK, Fd1, Fd2;  // of Fd: where it is wanted
+};
+
 INLINE V magnitude(V x) { return x < 0.0 ? -x : x; }
 
 // The angle in [0, pi / 2] that has this sine and this cosine, both known to all digits: by the
@@ -52,8 +59,10 @@ INLINE V exponential(V x) {
   return power + small;
 }
 
-// Piecewise linear activations (kernels/arc_cosine.py).
+// Piecewise linear activations (kernels/arc_cosine.py, where REGULAR is explained).
 class ArcCosine {
+  static constexpr double REGULAR = 1e-14;
+
  public:
   ArcCosine(double slope, double)
       : slope_(slope), share_((1 - slope) * (1 - slope) / (2 * PI)),
@@ -76,6 +85,21 @@ class ArcCosine {
     F = q * square_;
     Fd = all<double>(square_);
   }
+  template <bool SECOND>
+  INLINE Slopes slopes(V a, V inverse_a, V b, V inverse_b, V K, V, V) const {
+    const V inverse = inverse_a * inverse_b, c = clamp<double>(K * inverse, 1.0);
+    const V squared_sine = (1.0 - c) * (1.0 + c), s = root(squared_sine);
+    Slopes d{};
+    d.F1 = 0.5 * share_ * s * b * inverse_a;
+    d.F2 = 0.5 * share_ * s * a * inverse_b;
+    if (SECOND) {
+      d.FdK = squared_sine <= REGULAR ? V{} : share_ * inverse / s;
+      d.Fd1 = -0.5 * d.FdK * K * inverse_a * inverse_a;
+      d.Fd2 = -0.5 * d.FdK * K * inverse_b * inverse_b;
+    }
+    return d;
+  }
+  INLINE V diagonal_slope(V, V) const { return all<double>(square_); }
 
  private:
   const double slope_, share_, square_;
@@ -100,6 +124,19 @@ class ErfDual {
     F = (2 / PI) * arcsine(2.0 * q * inverse, w * inverse);
     Fd = (4 / PI) / w;
   }
+  template <bool SECOND> INLINE Slopes slopes(V p1, V r1, V p2, V r2, V K, V, V Fd) const {
+    Slopes d{};
+    d.F1 = -Fd * K * (r1 * r1);
+    d.F2 = -Fd * K * (r2 * r2);
+    if (SECOND) {
+      const V ratio = Fd / (p1 * p2 - 4.0 * K * K);
+      d.FdK = 4.0 * K * ratio;
+      d.Fd1 = -p2 * ratio;
+      d.Fd2 = -p1 * ratio;
+    }
+    return d;
+  }
+  INLINE V diagonal_slope(V p, V r) const { return (4 / PI) * (r * r) / root(2.0 * p - 1.0); }
 };
 
 class GeluDual {
@@ -125,6 +162,30 @@ class GeluDual {
     F = q * half + q * q * p / w * (1 / PI);
     Fd = half + q / w * (1.0 / (w * w) + ((1.0 - q) * p + 1.0)) * (0.5 / PI);
   }
+  // With N = K^2 + q1 q2 D^2 and g = 1 / D^2 + (1 - q1 q2) / P + 1, F = K (A / (2 pi) + 1 / 4) +
+  // N / (2 pi P D) and Fd = A / (2 pi) + 1 / 4 + K g / (2 pi D).
+  template <bool SECOND> INLINE Slopes slopes(V q1, V r1, V q2, V r2, V K, V, V) const {
+    const V p1 = 1.0 + q1, p2 = 1.0 + q2, P = p1 * p2, KK = K * K, qq = q1 * q2, DD = P - KK;
+    const V i = 1.0 / root(DD), ii = i * i, iP = (r1 * r1) * (r2 * r2), N = KK + qq * DD;
+    const V shared = -N * iP * (iP + 0.5 * ii);
+    Slopes d{};
+    d.F1 = (0.5 / PI) * i * (-0.5 * KK * (r1 * r1) + (q2 * DD + qq * p2) * iP + p2 * shared);
+    d.F2 = (0.5 / PI) * i * (-0.5 * KK * (r2 * r2) + (q1 * DD + qq * p1) * iP + p1 * shared);
+    if (SECOND) {
+      const V g = ii + (1.0 - qq) * iP + 1.0, steep = -K * (0.5 * g * ii + ii * ii);
+      d.FdK = (0.5 / PI) * i * (1.0 + P * ii * g + 2.0 * KK * ii * ii);
+      d.Fd1 = (0.5 / PI) * i *
+              (-0.5 * K * (r1 * r1) + p2 * steep - K * iP * (q2 + (1.0 - qq) * (r1 * r1)));
+      d.Fd2 = (0.5 / PI) * i *
+              (-0.5 * K * (r2 * r2) + p1 * steep - K * iP * (q1 + (1.0 - qq) * (r2 * r2)));
+    }
+    return d;
+  }
+  INLINE V diagonal_slope(V q, V r) const {
+    V F, Fd;
+    diagonal(q, F, Fd);
+    return 2.0 * slopes<false>(q, r, q, r, q, F, Fd).F1 + Fd;
+  }
 };
 
 // amplitude sin(u + phase) (kernels/sine.py).
@@ -149,6 +210,12 @@ class SineDual {
     F = factor_ * (1.0 - cosine_ - cosine_ * (small + (power - 1.0)));
     Fd = factor_ * (1.0 + cosine_ * (small + power));
   }
+  template <bool SECOND> INLINE Slopes slopes(V, V, V, V, V, V F, V Fd) const {
+    return {-0.5 * F, -0.5 * F, F, -0.5 * Fd, -0.5 * Fd};
+  }
+  INLINE V diagonal_slope(V half, V) const {
+    return 2.0 * factor_ * cosine_ * exponential(-4.0 * half);
+  }
 
  private:
   const double factor_, cosine_;
@@ -167,4 +234,8 @@ class RBFSineDual {
     if (SECOND) Fd = F;
   }
   INLINE void diagonal(V, V& F, V& Fd) const { F = Fd = all<double>(1.0); }
+  template <bool SECOND> INLINE Slopes slopes(V, V, V, V, V, V F, V Fd) const {
+    return {-0.5 * F, -0.5 * F, F, -0.5 * Fd, -0.5 * Fd};
+  }
+  INLINE V diagonal_slope(V, V) const { return V{}; }
 };

@@ -22,7 +22,7 @@ struct Recursion {
   const double *factor1, *factor2; // of rows and columns; the latter may be null
 };
 
-// Points of one side of a matrix. Padded points are at z = 0.
+// Points of one side of a matrix; those that fill up the last vector are the first once more.
 struct Points {
   long ld;                // their number, padded
   double *z;              // inputs x ld
@@ -50,8 +50,8 @@ template <class Dual> class Layers {
     Points s{ld, room, room + d * ld, room + (d + p_.depth) * ld};
     s.K = s.second + p_.depth * ld;
     s.T = s.K + ld;
-    for (long j = 0; j < count; j++)
-      for (long k = 0; k < d; k++) s.z[k * ld + j] = z[j * d + k];
+    for (long j = 0; j < ld; j++)
+      for (long k = 0; k < d; k++) s.z[k * ld + j] = z[(j < count ? j : 0) * d + k];
     for (long j = 0; j < ld; j += L) {
       V square{};
       for (long k = 0; k < d; k++) square += load(s.z + k * ld + j) * load(s.z + k * ld + j);
@@ -76,17 +76,15 @@ template <class Dual> class Layers {
   template <bool TANGENT>
   void rows(long b, long start, const Points& one, const Points& two, double* K, double* T,
             double* roomK, double* roomT) const {
-    const long count = std::min(ROWS, long(p_.rows) - start), n = p_.columns, d = p_.inputs;
+    const long count = std::min(ROWS, long(p_.rows) - start), n = p_.columns;
     const long end = p_.symmetric ? start + count : n;
     const double bias = p_.bias[b * p_.bias_stride];
-    const double* z = p_.z1 + b * p_.z1_stride + start * d;
     const double* factor1 = p_.factor1 + b * p_.factor1_stride;
     for (long from = 0; from < end; from += COLUMNS) {
       const long width = std::min(COLUMNS, padded<double>(end - from));
       const double* factor2 =
           p_.factor2 == nullptr ? nullptr : p_.factor2 + b * p_.factor2_stride + from;
-      gemm<double>(count, width, d, z, d, 1, two.z + from, two.ld, roomK, COLUMNS, roomK,
-                   From::ZERO);
+      products(b, start, count, from, width, two, roomK);
       for (long r = 0; r < count; r++) {
         const long i = start + r, here = std::min(width, (p_.symmetric ? i + 1 : end) - from);
         double *rowK = roomK + r * COLUMNS, *rowT = roomT + r * COLUMNS;
@@ -110,8 +108,16 @@ template <class Dual> class Layers {
     }
   }
 
- private:
+ protected:
   double share(long layer) const { return layer < p_.depth - 1 ? p_.skip : 0.0; }
+
+  // z.z' of a block of rows and columns.
+  void products(long b, long start, long rows, long from, long width, const Points& two,
+                double* room) const {
+    const long d = p_.inputs;
+    gemm<double>(rows, width, d, p_.z1 + b * p_.z1_stride + start * d, d, 1, two.z + from, two.ld,
+                 room, COLUMNS, room, From::ZERO);
+  }
 
   // One layer, given its dual maps.
   INLINE void mix(long layer, double bias, V F, V Fd, V& K, V& T) const {

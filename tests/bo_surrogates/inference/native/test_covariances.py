@@ -15,7 +15,7 @@ from torch.func import jvp, vmap
 
 from bo_surrogates.inference.native import covariances, library
 from bo_surrogates.kernels import recursion
-from bo_surrogates.kernels.compiled_recursion import compiled_gram
+from bo_surrogates.kernels.compiled_recursion import CompiledRecursion
 from bo_surrogates.kernels.dual_activations import DUAL_ACTIVATIONS, ReLU, Sine
 from bo_surrogates.kernels.recursion import Kind, Network, gram, variances
 
@@ -51,6 +51,13 @@ def arguments(
     return z1, z2, bias, factor1, factor1.mT if symmetric else 0.5 + uniform(1, m, seed=4)
 
 
+def compiled(
+    network: Network, kind: Kind, given: tuple[Tensor | None, ...]
+) -> tuple[Tensor, ...] | None:
+    found = CompiledRecursion.make(network, given[0] is given[1], given)
+    return None if found is None else found.gram(kind, given)
+
+
 def close(found: tuple[Tensor, ...] | None, expected: tuple[Tensor, ...], symmetric: bool) -> None:
     """On the diagonal of a symmetric matrix an angle of torch's has half of the digits."""
     assert found is not None
@@ -73,7 +80,38 @@ def test_it_is_the_recursion_of_torch(name: str, symmetric: bool) -> None:
                 given = arguments(n, n if symmetric else m, d, symmetric, batch, normalized)
                 K, T = recursion._whole(network, "both", *given)  # type: ignore[arg-type]
                 for kind, expected in zip(KINDS, ((K,), (T,), (K, T)), strict=True):
-                    close(compiled_gram(network, kind, given), expected, symmetric)
+                    close(compiled(network, kind, given), expected, symmetric)
+
+
+@needs_compiler
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_its_gradient_is_that_of_torch(name: str, symmetric: bool) -> None:
+    kinked = name in ("relu", "leaky_relu")  # an angle of torch's has half of the digits
+    for depth, (n, m, d), batch, normalized in (
+        (1, (1, 2, 1), (), False), (3, (5, 3, 2), (3, 2), True), (2, (37, 150, 3), (), True),
+    ):  # fmt: skip
+        m = n if symmetric else m
+        given = [
+            t if t is None or (i == 4 and symmetric) else t.requires_grad_()
+            for i, t in enumerate(arguments(n, m, d, symmetric, batch, normalized))
+        ]
+        if symmetric and given[4] is not None:
+            given[4] = given[3].mT  # type: ignore[union-attr]
+        leaves = [t for t in given if t is not None and t.is_leaf]
+        weights = torch.cos(torch.arange(n * m).double()).reshape(n, m)
+        if symmetric and kinked:
+            weights.diagonal().zero_()
+        for kind in KINDS:
+            gradients = []
+            for found in (
+                recursion._whole(net(name, depth), kind, *given),  # type: ignore[arg-type]
+                gram(net(name, depth), *given, kind=kind),  # type: ignore[arg-type]
+            ):
+                total = sum(((i + 1) * weights * M).sum() for i, M in enumerate(found))
+                gradients.append(torch.autograd.grad(total, leaves))  # type: ignore[arg-type]
+            for one, other in zip(*gradients, strict=True):
+                assert (one - other).norm() <= 1e-11 * one.norm().clamp_min(1.0)
 
 
 @needs_compiler
@@ -82,7 +120,7 @@ def test_angles_have_all_digits() -> None:
     theta = torch.cat([torch.logspace(-3, 0, 40), torch.linspace(1, 3.1, 60)]).double()
     z1, z2 = torch.tensor([[1.0, 0.0]]).double(), torch.stack([theta.cos(), theta.sin()], dim=-1)
     zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
-    found = compiled_gram(net("relu", 1, 0.0), "both", (z1, z2, zero, one, None))
+    found = compiled(net("relu", 1, 0.0), "both", (z1, z2, zero, one, None))
     assert found is not None
     K = (theta.sin() + (math.pi - theta) * theta.cos()) / math.pi
     T = K + (1 - theta / math.pi) * theta.cos()
@@ -95,7 +133,7 @@ def test_angles_have_all_digits() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_symmetric_matrix_has_the_variances_on_its_diagonal(name: str) -> None:
     network, z, sb = net(name), 4 * uniform(50, 3) - 2, torch.full((1, 1), 0.2).double()
-    found = compiled_gram(network, "both", (z, z, sb, torch.ones(1, 1).double(), None))
+    found = compiled(network, "both", (z, z, sb, torch.ones(1, 1).double(), None))
     assert found is not None
     for M, expected in zip(found, variances(network, z, sb, tangent=True), strict=True):
         assert expected is not None
@@ -109,7 +147,7 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     results = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        results.append(compiled_gram(net("erf"), "both", given))
+        results.append(compiled(net("erf"), "both", given))
     one, several = results
     assert one is not None
     assert several is not None
@@ -122,7 +160,7 @@ def test_what_is_not_a_number_stays_so_and_alone(name: str) -> None:
     z1, z2, *others = arguments(5, 7, 2, False, (), False)
     assert z1 is not None
     z1[2, 1] = math.nan
-    found = compiled_gram(net(name), "both", (z1, z2, *others))
+    found = compiled(net(name), "both", (z1, z2, *others))
     assert found is not None
     rows = torch.arange(5) == 2
     assert all(torch.equal(M.isnan(), rows.unsqueeze(-1).expand(5, 7)) for M in found)
@@ -142,11 +180,9 @@ def test_it_is_not_used_for_what_it_does_not_know() -> None:
     assert z2 is not None
     network = net("erf")
     own = Network(Doubled(), 2, 1.0)
-    assert compiled_gram(own, "nngp", (z1, z2, *others)) is None
-    z = z1.clone().requires_grad_()
-    assert compiled_gram(network, "nngp", (z, z2, *others)) is None
-    assert compiled_gram(network, "nngp", (z1.float(), z2, *others)) is None
-    assert compiled_gram(network, "nngp", (z1[:0], z2, *others)) is None
+    assert compiled(own, "nngp", (z1, z2, *others)) is None
+    assert compiled(network, "nngp", (z1.float(), z2, *others)) is None
+    assert compiled(network, "nngp", (z1[:0], z2, *others)) is None
 
     def values(z: Tensor) -> Tensor:
         return gram(network, z, z2, *others, kind="nngp")[0]  # type: ignore[arg-type]
@@ -164,7 +200,7 @@ def test_a_sine_of_other_numbers_is_known() -> None:
     given, network = arguments(4, 3, 2, False, (), False), Network(Sine(), 2, 1.0)
     with mock.patch.multiple(Sine, amplitude=1.3, phase=0.4):
         expected = recursion._whole(network, "both", *given)  # type: ignore[arg-type]
-        close(compiled_gram(network, "both", given), expected, False)
+        close(compiled(network, "both", given), expected, False)
 
 
 @pytest.fixture
@@ -202,10 +238,10 @@ def test_narrower_vectors_give_the_same_results() -> None:
     code = library.load([*library.find_compiler(), "-O0"], (), library.RECURSION)
     for name in NAMES:
         given = arguments(9, 9, 2, True, (), False)
-        expected = compiled_gram(net(name), "both", given)
+        expected = compiled(net(name), "both", given)
         assert expected is not None
         with mock.patch.object(covariances, "library", return_value=covariances.declared(code)):
-            found = compiled_gram(net(name), "both", given)
+            found = compiled(net(name), "both", given)
         assert found is not None
         assert found[0].data_ptr() != expected[0].data_ptr()
         close(found, expected, False)
