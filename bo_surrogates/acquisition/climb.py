@@ -46,7 +46,7 @@ def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, An
             # A line search that ends in rounding errors has converged as far as it can; BoTorch
             # would take it for a failure, warn, and begin again.
             return budget | {
-                "options": {"maxiter": config.maxiter, **_BATCHES},
+                "options": {"maxiter": config.maxiter, "factr": CHANGE / EPSILON, **_BATCHES},
                 "retry_on_optimization_warning": False,
             }
         case "optimize_acqf_mixed_alternating":
@@ -61,6 +61,10 @@ def optimizer_options(optimizer: str, config: AcquisitionConfig) -> dict[str, An
             return {}
 
 
+# Relative change of an acquisition value (absolute below 1) at which L-BFGS-B ends. SciPy's, 2e-9,
+# polishes far below what base samples resolve, in many dimensions for most of its evaluations.
+CHANGE = 1e-5
+EPSILON = float(torch.finfo(torch.float64).eps)
 ALTERNATIONS = 4
 RELAXED_STEPS = 20
 TOLERANCE = 1e-3  # of a (logarithmic) acquisition value, below which alternation ends
