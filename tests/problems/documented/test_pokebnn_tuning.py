@@ -188,9 +188,14 @@ def test_an_option_out_of_range_is_refused_by_name(option, value):
         PROBLEMS["pokebnn"].make(**{option: value})
 
 
-def test_an_unknown_device_is_refused_by_name():
-    with pytest.raises(InputError, match="device 'tpu9' cannot be used"):
-        PROBLEMS["pokebnn"].make(device="tpu9")
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("tpu9", 'device must be "cpu", "cuda" or .* got \'tpu9\''),
+     ("cuda:99", "device 'cuda:99' cannot be used here")],
+)  # fmt: skip
+def test_an_unknown_device_is_refused_by_name(device, message):
+    with pytest.raises(InputError, match=message):
+        PROBLEMS["pokebnn"].make(device=device)
 
 
 @pytest.mark.parametrize(
