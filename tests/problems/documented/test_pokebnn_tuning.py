@@ -190,7 +190,7 @@ def test_an_option_out_of_range_is_refused_by_name(option, value):
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("tpu9", 'device must be "cpu", "cuda" or .* got \'tpu9\''),
+    [("tpu9", 'device must be "cpu", "cuda" or, .*got \'tpu9\''),
      ("cuda:99", "device 'cuda:99' cannot be used here")],
 )  # fmt: skip
 def test_an_unknown_device_is_refused_by_name(device, message):
